@@ -1,0 +1,53 @@
+"""Adapters of a model in memory."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from lora_lab.adapters.adapter import Adapter
+from lora_lab.lowrank import LowRank
+
+_PREFIX = "base_model.model."
+
+
+def from_model(peft_model: nn.Module, *, adapter_name: str = "default") -> Adapter:
+    """The LoRA updates of a live PEFT model as they are now, copied off it."""
+    modules = {}
+    for name, module in peft_model.named_modules():
+        if isinstance(module, LoraLayer) and adapter_name in module.lora_A:
+            a = module.lora_A[adapter_name].weight.detach().cpu().clone()
+            b = module.lora_B[adapter_name].weight.detach().cpu().clone()
+            modules[name.removeprefix(_PREFIX)] = LowRank(b, a, float(module.scaling[adapter_name]))
+    return Adapter("peft", modules, scaling_source="live model")
+
+
+def save(peft_model: PeftModel, folder: Path, *, base_name: str) -> None:
+    """Write the adapter as a PEFT folder in one step: a reader sees the old one or the new one, never a half.
+
+    Args:
+        peft_model: the model that carries it.
+        folder: where to; replaced if it is there.
+        base_name: the base that the adapter's config names, a Hub id or a folder.
+    """
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    # PEFT would ask the Hub whether the vocabulary changed, and wait for an answer: no embedding is adapted here.
+    peft_model.save_pretrained(str(fresh), save_embedding_layers=False)
+    _name_base(fresh / "adapter_config.json", base_name)
+    (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty model card: nothing in it is filled in
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _name_base(config_path: Path, base_name: str) -> None:
+    config = json.loads(config_path.read_text())
+    config["base_model_name_or_path"] = base_name
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

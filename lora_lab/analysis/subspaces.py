@@ -1,0 +1,110 @@
+"""Two ΔW: how much of one's leading directions lies in the other's, and how much chance would give."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lora_lab.errors import AdapterError, SpecError, out_of_range
+from lora_lab.lowrank import LowRank
+
+Side = Literal["in", "out"]
+Of = Literal["delta", "a"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """φ(i, j) for i = 1..i_max, j = 1..j_max at `phi[i-1][j-1]`, with the chance level of each cell beside it.
+
+    `phi` is None where one of the two has no direction (ΔW = 0); `dimension` is d of the space that both live in.
+    """
+
+    name: str
+    of: Of
+    side: Side
+    dimension: int
+    phi: tuple[tuple[float, ...], ...] | None
+    chance: tuple[tuple[float, ...], ...] | None
+
+
+def subspace_similarity(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> float:
+    """φ = ‖uᵀv‖²_F / min(i, j), in [0, 1]; columns orthonormal. 1 where the smaller span lies in the larger.
+
+    Source: Hu et al. 2021, section 7.2, equation 4, and appendix G.
+    """
+    return float(torch.linalg.matrix_norm(u.mT @ v) ** 2 / min(u.shape[1], v.shape[1]))
+
+
+def chance_level(i: int, j: int, dimension: int) -> float:
+    """E φ for two independent uniform subspaces of dimensions i and j in R^d: max(i, j) / d.
+
+    E‖uᵀv‖²_F = ij/d by symmetry, over min(i, j).
+
+    >>> chance_level(8, 64, 512)
+    0.125
+    """
+    return max(i, j) / dimension
+
+
+def principal_angles(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> Float[Tensor, " k"]:
+    """Angles in radians between two subspaces, smallest first, k = min(i, j); columns orthonormal.
+
+    Small angles come from the sine, not the cosine, whose rounding would turn 0 into 1e-8.
+
+    Source: Björck and Golub 1973, "Numerical methods for computing angles between linear subspaces".
+    """
+    if u.shape[1] < v.shape[1]:
+        u, v = v, u
+    cosines = torch.linalg.svdvals(u.mT @ v).clamp(0, 1)
+    sines = torch.linalg.svdvals(v - u @ (u.mT @ v)).clamp(0, 1).flip(0)
+    return torch.where(cosines > 0.5**0.5, sines.asin(), cosines.acos())
+
+
+def directions(delta: LowRank, *, of: Of = "delta", side: Side = "in") -> Float[Tensor, "d k"]:
+    """Orthonormal singular directions as columns, strongest first; k = 0 where there is none.
+
+    Args:
+        delta: the update.
+        of: `delta` for the singular vectors of ΔW; `a` for those of A, as section 7.2 of the paper takes them. Both
+            span the same input space at full rank, but order it differently.
+        side: `in` for right singular vectors (d = d_in), `out` for left ones (d = d_out).
+
+    Raises:
+        SpecError: `of="a"` with `side="out"`: the left vectors of A live in R^r and mean nothing.
+    """
+    if of == "a":
+        if side == "out":
+            raise SpecError(out_of_range("side", "directions", "'in' when of is 'a'", side))
+        _, s, vh = torch.linalg.svd(delta.lora_a.detach().to("cpu", torch.float64), full_matrices=False)
+        return vh[s > s[0] * max(delta.lora_a.shape) * torch.finfo(torch.float32).eps].mT
+    u, _, vh = delta.svd()
+    k = delta.numerical_rank
+    return vh[:k].mT if side == "in" else u[:, :k]
+
+
+def overlap(name: str, first: LowRank, second: LowRank, *, of: Of = "delta", side: Side = "in") -> Overlap:
+    """φ of every pair of leading subspaces of one matrix in two adapters, all from one product.
+
+    Source: Hu et al. 2021, section 7.2, figures 3 and 4.
+
+    Raises:
+        AdapterError: the two updates have different shapes.
+    """
+    if first.shape != second.shape:
+        raise AdapterError(f"{name} must have one shape in both adapters. Got {first.shape} and {second.shape}.")
+    u, v = directions(first, of=of, side=side), directions(second, of=of, side=side)
+    d, i_max, j_max = u.shape[0], u.shape[1], v.shape[1]
+    if i_max == 0 or j_max == 0:
+        return Overlap(name, of, side, d, None, None)
+    grid = _phi_grid(u, v)
+    chance = tuple(tuple(chance_level(i, j, d) for j in range(1, j_max + 1)) for i in range(1, i_max + 1))
+    return Overlap(name, of, side, d, tuple(map(tuple, grid.tolist())), chance)
+
+
+def _phi_grid(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> Float[Tensor, "i j"]:
+    sums = (u.mT @ v).square().cumsum(0).cumsum(1)
+    rows = torch.arange(1, u.shape[1] + 1)[:, None]
+    columns = torch.arange(1, v.shape[1] + 1)[None, :]
+    return (sums / torch.minimum(rows, columns)).clamp(0, 1)

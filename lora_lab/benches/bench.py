@@ -1,0 +1,103 @@
+"""What every bench offers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lora_lab.assets import Notify, sha256_of
+from lora_lab.errors import DataError
+from lora_lab.geometry import Geometry, read_geometry
+from lora_lab.specs import DataSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a bench trains with where nothing else is said."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    targets: tuple[str, ...] = ("q", "v")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples as columns of tensors, one row an example, named as the model's forward names them."""
+
+    columns: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.columns["labels"])
+
+    def batch(self, rows: Int[Tensor, " n"]) -> dict[str, Tensor]:
+        """These rows, text cut to the longest among them."""
+        batch = {name: column[rows] for name, column in self.columns.items()}
+        if "attention_mask" in batch:
+            longest = int(batch["attention_mask"].sum(1).max())
+            batch = {name: x if x.ndim == 1 else x[:, :longest] for name, x in batch.items()}
+        return batch
+
+
+@dataclass(frozen=True)
+class Bench(ABC):
+    """A base with a task. `head_modules` are trained in full beside the adapter where the base has no head of its own.
+
+    Subclasses say where the base's folder is, how to build the model, and what the splits are.
+    """
+
+    name: str
+    title: str
+    about: str
+    defaults: Defaults
+    head_modules: tuple[str, ...] = ()
+    task_type: str | None = None
+    data: DataSpec | None = field(default=None)
+
+    base_name: ClassVar[str] = ""  # what adapter_config.json calls the base; the folder where this is empty
+
+    @abstractmethod
+    def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
+        """The folder with the base's config.json and weights, fetched if need be."""
+
+    @abstractmethod
+    def build(self, *, meta: bool = False) -> PreTrainedModel:
+        """A fresh model on the CPU with the base's weights, in eval mode; on the meta device, without them, if asked."""
+
+    @abstractmethod
+    def splits(self) -> tuple[Split, Split]:
+        """(training split, held-out split); always the same rows in the same order."""
+
+    def geometry(self) -> Geometry:
+        """The base's matrices, without its weights."""
+        return read_geometry(self.build(meta=True))
+
+    def base_sha256(self) -> str:
+        """The SHA-256 of the base's weights; of the shards' hashes, in order, where they are sharded."""
+        shards = sorted(self.base_folder().glob("*.safetensors"))
+        if not shards:
+            raise DataError(f"The base must be a folder with weights in safetensors. Got {str(self.base_folder())!r}.")
+        if len(shards) == 1:
+            return sha256_of(shards[0])
+        return _sha256_of_text("".join(map(sha256_of, shards)))
+
+    def load_model(self) -> PreTrainedModel:
+        """The base, fresh from its file, every parameter trainable; PEFT will freeze it."""
+        return self.build()
+
+
+def _sha256_of_text(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shuffled(n: int, *, seed: int = 0) -> Int[Tensor, " n"]:
+    """A fixed permutation of 0..n-1."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))

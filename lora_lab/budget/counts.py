@@ -1,0 +1,16 @@
+"""Parameter counts in closed form."""
+
+from collections.abc import Iterable
+
+from lora_lab.geometry import Geometry
+
+
+def lora_params(geometry: Geometry, targets: Iterable[str], *, r: int) -> int:
+    """Parameters that LoRA trains: r · (d_in + d_out) over the targeted matrices. A task head is not in it.
+
+    Source: Hu et al. 2021, section 4.1, for matrices of any shape.
+
+    Raises:
+        SpecError: a target names no matrix.
+    """
+    return sum(r * (m.d_in + m.d_out) for m in geometry.targeted(targets))

@@ -1,0 +1,131 @@
+"""LowRank: ΔW = scaling · B A, kept as its factors. Nothing here builds the (d_out, d_in) matrix but `dense`."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lora_lab.errors import AdapterError
+
+SvdMethod = Literal["qr", "gram"]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """ΔW = scaling · lora_b @ lora_a, of shape (d_out, d_in), as three small things.
+
+    All arithmetic is float64 on the CPU: the factors are small, and a spectrum that spans many decades needs it.
+
+    Source: Hu et al. 2021, equation 3.
+
+    >>> delta = LowRank(torch.tensor([[3.0], [4.0]]), torch.tensor([[1.0, 0.0, 0.0]]), 2.0)
+    >>> delta.shape, delta.frobenius()
+    ((2, 3), 10.0)
+    """
+
+    lora_b: Float[Tensor, "d_out r"]
+    lora_a: Float[Tensor, "r d_in"]
+    scaling: float
+
+    def __post_init__(self) -> None:
+        if self.lora_b.ndim != 2 or self.lora_a.ndim != 2 or self.lora_b.shape[1] != self.lora_a.shape[0]:
+            shapes = f"{tuple(self.lora_b.shape)} and {tuple(self.lora_a.shape)}"
+            raise AdapterError(f"lora_b must be (d_out, r) and lora_a (r, d_in) with one r. Got {shapes}.")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in) of ΔW."""
+        return self.lora_b.shape[0], self.lora_a.shape[1]
+
+    @property
+    def r(self) -> int:
+        """The rank that was configured; what was learned may use less."""
+        return self.lora_a.shape[0]
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        to = {"device": "cpu", "dtype": torch.float64}
+        return self.lora_b.detach().to(**to), self.lora_a.detach().to(**to)  # type: ignore[call-overload, no-any-return]
+
+    def dense(self) -> Float[Tensor, "d_out d_in"]:
+        """ΔW itself: for tests and pictures of small matrices, never for analysis."""
+        b, a = self._factors
+        return self.scaling * (b @ a)
+
+    def __matmul__(self, x: Float[Tensor, "d_in n"]) -> Float[Tensor, "d_out n"]:
+        """ΔW @ x in O((d_out + d_in) r n)."""
+        b, a = self._factors
+        return self.scaling * (b @ (a @ x.to(a)))
+
+    def inner(self, other: "LowRank") -> float:
+        """⟨ΔW, ΔW'⟩ = tr(ΔWᵀ ΔW'), from r × r' products only.
+
+        Raises:
+            AdapterError: the two have different shapes.
+        """
+        if self.shape != other.shape:
+            raise AdapterError(f"Both ΔW of an inner product need one shape. Got {self.shape} and {other.shape}.")
+        (b1, a1), (b2, a2) = self._factors, other._factors
+        return float(self.scaling * other.scaling * ((b1.mT @ b2) * (a1 @ a2.mT)).sum())
+
+    def frobenius(self) -> float:
+        """‖ΔW‖_F."""
+        return max(self.inner(self), 0.0) ** 0.5
+
+    def svd(
+        self, method: SvdMethod = "qr"
+    ) -> tuple[Float[Tensor, "d_out k"], Float[Tensor, " k"], Float[Tensor, "k d_in"]]:
+        """Thin SVD of ΔW, k = min(d_out, d_in, r), singular values largest first.
+
+        `qr`: QR of both factors, SVD of the r × r core; accurate for every singular value. `gram`: eigenvectors of the
+        r × r Gram matrices; fewer passes over the factors, but squaring loses values below about 1e-8 of the largest,
+        so it serves live views. Where ΔW = 0 the vectors are arbitrary: ask `numerical_rank` first.
+
+        Returns:
+            u (d_out, k) with orthonormal columns, singular_values (k,), vh (k, d_in) with orthonormal rows; float64.
+        """
+        return self._svd_qr() if method == "qr" else self._svd_gram()
+
+    def _svd_qr(self) -> tuple[Tensor, Tensor, Tensor]:
+        b, a = self._factors
+        q_b, r_b = torch.linalg.qr(b)
+        q_a, r_a = torch.linalg.qr(a.mT)
+        u, s, vh = torch.linalg.svd(self.scaling * (r_b @ r_a.mT), full_matrices=False)
+        return q_b @ u, s, vh @ q_a.mT
+
+    def _svd_gram(self) -> tuple[Tensor, Tensor, Tensor]:
+        """ΔW = B̂ (Λ_b V_bᵀ V_a Λ_a) Âᵀ with B̂ = B V_b / Λ_b orthonormal where Λ_b > 0, and A likewise."""
+        b, a = self._factors
+        b_hat, core_b = _orthonormal_by_gram(b)
+        a_hat, core_a = _orthonormal_by_gram(a.mT)
+        u, s, vh = torch.linalg.svd(self.scaling * (core_b @ core_a.mT), full_matrices=False)
+        k = min(*self.shape, self.r)
+        return (b_hat @ u)[:, :k], s[:k], (vh @ a_hat.mT)[:k]
+
+    @cached_property
+    def singular_values(self) -> Float[Tensor, " k"]:
+        """Singular values of ΔW, largest first, k = min(d_out, d_in, r)."""
+        return self._svd_qr()[1]
+
+    @cached_property
+    def numerical_rank(self) -> int:
+        """How many singular values stand above the rounding of the stored factors; 0 where ΔW = 0.
+
+        Directions past this rank are noise and enter no overlap.
+        """
+        s = self.singular_values
+        stored = self.lora_a.dtype if self.lora_a.dtype.is_floating_point else torch.float32
+        tolerance = max(self.shape) * torch.finfo(stored).eps * float(s[0])
+        return int((s > tolerance).sum())
+
+
+def _orthonormal_by_gram(x: Float[Tensor, "d r"]) -> tuple[Tensor, Tensor]:
+    """x = q @ core from the eigenvectors of xᵀx; columns of q for vanishing directions are zero, not noise."""
+    values, vectors = torch.linalg.eigh(x.mT @ x)
+    lengths = values.clamp_min(0).sqrt()
+    keep = lengths > lengths.max() * torch.finfo(x.dtype).eps ** 0.5
+    inverse = torch.where(keep, 1 / lengths.where(keep, 1.0), 0.0)
+    return x @ vectors * inverse, (vectors * lengths * keep).mT

@@ -1,0 +1,166 @@
+"""Frozen descriptions of something to do. They refuse bad values at once, turn into JSON and back, and name their run.
+
+LoraSpec is what to attach, RunSpec one run whole, SweepSpec a grid of runs.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lora_lab.errors import SpecError, out_of_range
+
+ALL_LINEAR = "all-linear"
+_SCHEMA = 1  # raise it when a field changes what a run is: old ids then stay apart from new ones
+
+
+def _require(ok: bool, parameter: str, owner: object, allowed: str, got: object) -> None:
+    if not ok:
+        raise SpecError(out_of_range(parameter, type(owner).__name__, allowed, got))
+
+
+def _is_int(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object, *, above: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSpec:
+    """A LoRA adapter in PEFT's words. Target names are module-name endings, roles (`q`, `v`) or `all-linear`.
+
+    Source: Hu et al. 2021 (arXiv 2106.09685), section 4; rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732).
+    """
+
+    r: int = 8
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = ("q", "v")
+    use_rslora: bool = False
+
+    def __post_init__(self) -> None:
+        _require(_is_int(self.r, 1), "r", self, "an int of at least 1", self.r)
+        _require(_is_number(self.lora_alpha, above=0), "lora_alpha", self, "a number above 0", self.lora_alpha)
+        dropout_ok = isinstance(self.lora_dropout, int | float) and 0 <= self.lora_dropout < 1
+        _require(dropout_ok, "lora_dropout", self, "a number in 0..1, 1 left out", self.lora_dropout)
+        names = self.target_modules
+        names_ok = isinstance(names, tuple) and bool(names) and all(isinstance(n, str) and n for n in names)
+        _require(names_ok, "target_modules", self, "a tuple of at least one name", names)
+
+    @property
+    def scaling(self) -> float:
+        """The factor of B A: lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """A data file of the user's own, CSV or JSONL, and the columns to take."""
+
+    path: str
+    text_column: str = "text"
+    label_column: str = "label"
+    sha256: str = ""  # filled in when a run is planned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One run, whole: the same RunSpec on the same machine gives the same adapter.
+
+    `base_sha256` is of the base's weights and `data.sha256` of the user's own file, so that a run on other bytes is
+    another run. The device is not part of it.
+    """
+
+    bench: str
+    base_sha256: str
+    data: DataSpec | None = None
+    lora: LoraSpec = field(default_factory=LoraSpec)
+    steps: int = 200
+    batch_size: int = 32
+    learning_rate: float = 5e-3
+    warmup_steps: int = 10
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    eval_every_steps: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch_size", 1), ("warmup_steps", 0), ("eval_every_steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            _require(_is_int(value, least), name, self, f"an int of at least {least}", value)
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            _require(_is_number(value, above=0), name, self, "a number above 0", value)
+        decay = self.weight_decay
+        decay_ok = isinstance(decay, int | float) and math.isfinite(decay) and decay >= 0
+        _require(decay_ok, "weight_decay", self, "a number of at least 0", decay)
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hex digits: the hash of the spec."""
+        canonical = json.dumps({"schema": _SCHEMA, **asdict(self)}, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON-able dict."""
+        record = asdict(self)
+        record["lora"]["target_modules"] = list(self.lora.target_modules)
+        return record
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "RunSpec":
+        """The spec that `to_json` wrote."""
+        lora = {**record["lora"], "target_modules": tuple(record["lora"]["target_modules"])}
+        data = DataSpec(**record["data"]) if record["data"] else None
+        return cls(**{**record, "lora": LoraSpec(**lora), "data": data})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSpec:
+    """A grid of runs: every combination of r, alpha, targets, learning rate and seed.
+
+    An alpha is a number, or a multiple of the rank such as `"2r"`. None leaves a value to the bench.
+    """
+
+    r: tuple[int, ...] = (1, 2, 4, 8)
+    lora_alpha: tuple[float | str, ...] = (16.0,)
+    targets: tuple[tuple[str, ...], ...] = (("q", "v"),)
+    learning_rate: tuple[float, ...] | None = None
+    seeds: tuple[int, ...] = (0,)
+    steps: int | None = None
+    batch_size: int | None = None
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("r", "lora_alpha", "targets", "seeds"):
+            value = getattr(self, name)
+            _require(isinstance(value, tuple) and bool(value), name, self, "a tuple of at least one value", value)
+        if self.learning_rate is not None:
+            _require(bool(self.learning_rate), "learning_rate", self, "at least one value, or None", self.learning_rate)
+
+
+def resolve_alpha(alpha: float | str, r: int) -> float:
+    """lora_alpha as a number, `"2r"` meaning twice the rank.
+
+    Raises:
+        SpecError: the text is neither a number nor a multiple of r.
+
+    >>> resolve_alpha("2r", 8), resolve_alpha("16", 8)
+    (16.0, 16.0)
+    """
+    text = str(alpha).strip()
+    try:
+        return float(text[:-1] or 1) * r if text.endswith("r") else float(text)
+    except ValueError:
+        message = out_of_range("lora_alpha", "SweepSpec", "a number above 0, or a multiple of r such as '2r'", alpha)
+        raise SpecError(message) from None
+
+
+def unique(values: Iterable[Any]) -> tuple[Any, ...]:
+    """The values in their order, each once."""
+    return tuple(dict.fromkeys(values))

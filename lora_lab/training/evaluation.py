@@ -1,0 +1,37 @@
+"""Scoring a model on a split."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lora_lab.benches import Split
+from lora_lab.training.devices import autocast
+
+_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy in 0..1 and mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split) -> Score:
+    """The model's score on the whole split; the model comes back in the mode it was in."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    correct, loss = 0, 0.0
+    for start in range(0, len(split), _ROWS):
+        batch = split.batch(torch.arange(start, min(start + _ROWS, len(split))))
+        labels = batch["labels"].to(device)
+        with autocast(device):
+            output = model(**{name: column.to(device) for name, column in batch.items()})
+        correct += int((output.logits.argmax(1) == labels).sum())
+        loss += float(output.loss) * len(labels)
+    model.train(was_training)
+    return Score(correct / len(split), loss / len(split))

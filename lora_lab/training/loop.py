@@ -1,0 +1,155 @@
+"""The loop: a generator of events. Whoever iterates it drives it; closing it stops the run and keeps what was learned."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import get_cosine_schedule_with_warmup
+
+from lora_lab.adapters import from_model, save
+from lora_lab.benches import Bench, Split, find_bench
+from lora_lab.errors import DataError
+from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
+from lora_lab.methods import attach, trainable_params
+from lora_lab.specs import RunSpec
+from lora_lab.training.devices import (
+    autocast,
+    peak_memory_bytes,
+    pick_device,
+    precision_on,
+    reset_peak_memory,
+    seeded,
+)
+from lora_lab.training.evaluation import evaluate
+
+_SPECTRA_A_RUN = 40
+
+
+def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> Iterator[Event]:
+    """Train one run, yielding what happens; the adapter goes to `folder / "adapter"` at every evaluation and at the end.
+
+    Args:
+        spec: the run, its targets resolved (`plan_run`).
+        folder: an existing folder for the adapter.
+        device: `cuda`, `mps` or `cpu`; the best there is if None.
+
+    Yields:
+        Start, Eval at step 0, then Steps, Evals and Spectra, then Done. A loss that is not finite ends the run as `diverged`.
+
+    Raises:
+        DataError: base or data are no longer those of the spec.
+        SpecError: no such device.
+    """
+    bench = find_bench(spec.bench, replace(spec.data, sha256="") if spec.data else None)
+    if bench.base_sha256() != spec.base_sha256:
+        raise DataError(f"The base of {spec.bench} must have SHA-256 {spec.base_sha256[:12]}…. Got {bench.base_sha256()[:12]}….")
+    return _Run(spec, bench, folder, pick_device(device)).events()
+
+
+class _Run:
+    """One run's moving parts."""
+
+    def __init__(self, spec: RunSpec, bench: Bench, folder: Path, device: torch.device) -> None:
+        self.spec, self.bench, self.device = spec, bench, device
+        self.adapter_dir = folder / "adapter"
+        self.began_s = time.perf_counter()
+        self.training, self.held_out = bench.splits()
+        model = bench.load_model()
+        self.total_params = sum(p.numel() for p in model.parameters())
+        self.model: PeftModel = attach(
+            model, spec.lora, seed=spec.seed, head_modules=bench.head_modules, task_type=bench.task_type
+        ).to(device)
+        self.step = 0
+
+    def events(self) -> Iterator[Event]:
+        reset_peak_memory(self.device)
+        yield self._start()
+        yield self._eval()
+        yield self._spectrum()
+        try:
+            yield from self._steps()
+        finally:  # on close() too: that is how Stop works
+            self._save()
+
+    def _start(self) -> StartEvent:
+        trained, head = trainable_params(self.model)
+        return StartEvent(
+            run_id=self.spec.run_id,
+            total_steps=self.spec.steps,
+            trainable_params=trained,
+            head_params=head,
+            total_params=self.total_params,
+            device=str(self.device),
+            precision=precision_on(self.device),
+        )
+
+    def _steps(self) -> Iterator[Event]:
+        spec, every = self.spec, max(1, self.spec.steps // _SPECTRA_A_RUN)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+        schedule = get_cosine_schedule_with_warmup(optimizer, spec.warmup_steps, max(1, spec.steps))
+        self.model.train()
+        for batch in batches(self.training, spec.batch_size, steps=spec.steps, seed=spec.seed):
+            event = self._one_step(batch, parameters, optimizer, schedule.get_last_lr()[0])
+            if not math.isfinite(event.loss):
+                yield self._done("diverged", f"The loss became {event.loss} at step {self.step + 1}: try a smaller learning rate.")
+                return
+            schedule.step()
+            self.step = event.step
+            yield event
+            last = self.step == spec.steps
+            if self.step % every == 0 or last:
+                yield self._spectrum()
+            if self.step % spec.eval_every_steps == 0 or last:
+                yield self._eval()
+                self._save()
+        yield self._done("finished", "")
+
+    def _one_step(
+        self, batch: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lr: float
+    ) -> StepEvent:
+        """Forward, backward, clip, update; the update is left out where the loss is not finite."""
+        with seeded(self.device, self.spec.seed * 1_000_003 + self.step), autocast(self.device):
+            loss = self.model(**{name: column.to(self.device) for name, column in batch.items()}).loss
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
+        value, norm_value = float(loss.detach()), float(norm)
+        if math.isfinite(value) and math.isfinite(norm_value):
+            optimizer.step()
+        elif math.isfinite(value):
+            value = norm_value  # a gradient that overflowed: the next loss would be lost too
+        return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s())
+
+    def _eval(self) -> EvalEvent:
+        score = evaluate(self.model, self.held_out)
+        return EvalEvent(self.step, score.accuracy, score.loss, self._elapsed_s())
+
+    def _spectrum(self) -> SpectrumEvent:
+        deltas = from_model(self.model)
+        return SpectrumEvent(self.step, {name: tuple(delta.svd("gram")[1].tolist()) for name, delta in deltas.items()})
+
+    def _done(self, status: Status, message: str) -> DoneEvent:
+        return DoneEvent(status, self.step, message, self._elapsed_s(), peak_memory_bytes(self.device))
+
+    def _save(self) -> None:
+        base = self.bench.base_name or str(self.bench.base_folder().resolve())
+        save(self.model, self.adapter_dir, base_name=base)
+
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self.began_s
+
+
+def batches(split: Split, batch_size: int, *, steps: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+    """`steps` batches: the split in a seeded order, reshuffled when it runs out, a batch never repeating a row if it can."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        while len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(len(split), generator=generator)])
+        yield split.batch(order[:batch_size])
+        order = order[batch_size:]

@@ -1,0 +1,44 @@
+"""Quantities as people read them. The only place where a number gets its unit's name."""
+
+
+def count(n: int) -> str:
+    """A parameter count in three significant digits.
+
+    >>> count(9_175_040), count(4096), count(640)
+    ('9.18 M', '4.1 k', '640')
+    """
+    for limit, suffix in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if n >= limit:
+            return f"{n / limit:.3g}{suffix}"
+    return str(n)
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction as a percentage.
+
+    >>> percent(0.8249)
+    '82.5 %'
+    """
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def seconds(duration_s: float) -> str:
+    """A duration, whole seconds below two minutes and minutes above.
+
+    >>> seconds(41.6), seconds(150)
+    ('42 s', '2 min 30 s')
+    """
+    whole = round(duration_s)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
+
+
+def file_size(size_bytes: int) -> str:
+    """A file's size in decimal units, as disks are sold (a GB is 10^9 bytes).
+
+    >>> file_size(36_715_216), file_size(15_000)
+    ('36.7 MB', '15 kB')
+    """
+    for limit, suffix in ((10**9, " GB"), (10**6, " MB"), (10**3, " kB")):
+        if size_bytes >= limit:
+            return f"{size_bytes / limit:.3g}{suffix}"
+    return f"{size_bytes} B"
