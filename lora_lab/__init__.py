@@ -1,0 +1,47 @@
+"""LoRA Lab: what LoRA costs, what it learns, and what ΔW is.
+
+Names resolve when they are first used: `import lora_lab` loads neither torch nor gradio nor transformers nor peft.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Adapter": "lora_lab.adapters",
+    "DataSpec": "lora_lab.specs",
+    "LabError": "lora_lab.errors",
+    "LoraSpec": "lora_lab.specs",
+    "LowRank": "lora_lab.lowrank",
+    "Run": "lora_lab.sweeps",
+    "RunSpec": "lora_lab.specs",
+    "RunStore": "lora_lab.sweeps",
+    "Sweep": "lora_lab.sweeps",
+    "SweepSpec": "lora_lab.specs",
+    "evaluate": "lora_lab.training",
+    "find_bench": "lora_lab.benches",
+    "load_adapter": "lora_lab.adapters",
+    "overlap": "lora_lab.analysis",
+    "plan_run": "lora_lab.training",
+    "read_geometry": "lora_lab.geometry",
+    "spectrum": "lora_lab.analysis",
+    "sweep": "lora_lab.sweeps",
+    "to_peft": "lora_lab.methods",
+    "train": "lora_lab.sweeps",
+    "train_events": "lora_lab.training",
+}
+_MODULES = ("plots",)
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"lora_lab.{name}")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'lora_lab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

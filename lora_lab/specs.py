@@ -121,7 +121,7 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
-    """A grid of runs: every combination of r, alpha, targets, learning rate and seed.
+    """A grid of runs: every combination of targets, r, alpha, rsLoRA or not, learning rate and seed.
 
     An alpha is a number, or a multiple of the rank such as `"2r"`. None leaves a value to the bench.
     """
@@ -133,11 +133,11 @@ class SweepSpec:
     seeds: tuple[int, ...] = (0,)
     steps: int | None = None
     batch_size: int | None = None
+    use_rslora: tuple[bool, ...] = (False,)
     lora_dropout: float = 0.0
-    use_rslora: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("r", "lora_alpha", "targets", "seeds"):
+        for name in ("r", "lora_alpha", "targets", "seeds", "use_rslora"):
             value = getattr(self, name)
             _require(isinstance(value, tuple) and bool(value), name, self, "a tuple of at least one value", value)
         if self.learning_rate is not None:

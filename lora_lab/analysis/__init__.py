@@ -13,6 +13,7 @@ from lora_lab.analysis.subspaces import (
     chance_level,
     directions,
     overlap,
+    overlap_of,
     principal_angles,
     subspace_similarity,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "effective_rank",
     "energy_curve",
     "overlap",
+    "overlap_of",
     "principal_angles",
     "rank_for_energy",
     "spectrum",

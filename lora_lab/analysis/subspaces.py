@@ -1,5 +1,6 @@
 """Two ΔW: how much of one's leading directions lies in the other's, and how much chance would give."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,10 +85,31 @@ def directions(delta: LowRank, *, of: Of = "delta", side: Side = "in") -> Float[
     return vh[:k].mT if side == "in" else u[:, :k]
 
 
-def overlap(name: str, first: LowRank, second: LowRank, *, of: Of = "delta", side: Side = "in") -> Overlap:
-    """φ of every pair of leading subspaces of one matrix in two adapters, all from one product.
+def overlap(
+    first: Mapping[str, LowRank],
+    second: Mapping[str, LowRank],
+    *,
+    of: Of = "delta",
+    side: Side = "in",
+    module: str | None = None,
+) -> tuple[Overlap, ...]:
+    """φ for every matrix that both adapters adapt, or for the one named.
 
     Source: Hu et al. 2021, section 7.2, figures 3 and 4.
+
+    Raises:
+        AdapterError: the adapters share no matrix, not the one named, or one with two shapes.
+    """
+    shared = [name for name in first if name in second]
+    if not shared:
+        raise AdapterError("The two adapters must adapt at least one matrix in common. They share none.")
+    if module is not None and module not in shared:
+        raise AdapterError(out_of_range("module", "overlap", f"one of {', '.join(shared)}", module))
+    return tuple(overlap_of(name, first[name], second[name], of=of, side=side) for name in ([module] if module else shared))
+
+
+def overlap_of(name: str, first: LowRank, second: LowRank, *, of: Of = "delta", side: Side = "in") -> Overlap:
+    """φ of every pair of leading subspaces of one matrix in two adapters, all from one product.
 
     Raises:
         AdapterError: the two updates have different shapes.

@@ -45,6 +45,13 @@ class Split:
         return batch
 
 
+    def by_length(self) -> Int[Tensor, " n"]:
+        """Every row once, shortest text first, so that batches carry little padding."""
+        if "attention_mask" not in self.columns:
+            return torch.arange(len(self))
+        return self.columns["attention_mask"].sum(1).argsort(stable=True)
+
+
 @dataclass(frozen=True)
 class Bench(ABC):
     """A base with a task. `head_modules` are trained in full beside the adapter where the base has no head of its own.

@@ -8,7 +8,7 @@ from torch import nn
 from lora_lab.benches import Split
 from lora_lab.training.devices import autocast
 
-_ROWS = 256
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ def evaluate(model: nn.Module, split: Split) -> Score:
     was_training = model.training
     model.eval()
     correct, loss = 0, 0.0
-    for start in range(0, len(split), _ROWS):
-        batch = split.batch(torch.arange(start, min(start + _ROWS, len(split))))
+    for rows in split.by_length().split(_ROWS):
+        batch = split.batch(rows)
         labels = batch["labels"].to(device)
         with autocast(device):
             output = model(**{name: column.to(device) for name, column in batch.items()})

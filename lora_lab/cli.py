@@ -1,0 +1,264 @@
+"""The command line: reads flags, calls the core, prints. `--json` puts one JSON document on standard output."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lora_lab.errors import LabError, SpecError
+from lora_lab.events import DoneEvent, EvalEvent, Event
+from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec, resolve_alpha
+from lora_lab.units import count, percent, seconds
+
+if TYPE_CHECKING:
+    from lora_lab.sweeps import Run
+
+# The core is imported inside each command: `--help` and the other commands wait for no torch.
+# ruff: noqa: PLC0415
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 1 where runs failed, 2 for a user's mistake."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+    except LabError as err:
+        print(f"lora-lab: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lora-lab: stopped; what was learned so far is in the store.", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lora-lab", description="Train LoRA adapters and look inside them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = _command(commands, "train", _train, "train one adapter")
+    _bench_flags(train)
+    train.add_argument("--method", default="lora", help="lora or rslora")
+    train.add_argument("--r", default="8", help="rank")
+    train.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
+    train.add_argument("--targets", default="q,v", help="module names or roles, or all-linear")
+    train.add_argument("--lr", help="learning rate")
+    train.add_argument("--seed", default="0")
+
+    sweep = _command(commands, "sweep", _sweep, "train a grid of adapters")
+    _bench_flags(sweep)
+    sweep.add_argument("--method", default="lora", help="lora, rslora or both")
+    sweep.add_argument("--r", default="1,2,4,8", help="ranks")
+    sweep.add_argument("--alpha", default="16", help="lora_alpha, or multiples of the rank such as 2r")
+    sweep.add_argument("--targets", default="q,v", help="choices of targets, separated by semicolons")
+    sweep.add_argument("--lr", help="learning rates")
+    sweep.add_argument("--seeds", default="0")
+    sweep.add_argument("--runner", default="process", help="process or inline")
+
+    inspect = _command(commands, "inspect", _inspect, "the spectrum of every ΔW of an adapter")
+    inspect.add_argument("adapter", help="a PEFT folder, a file in one, a Hub id, or a run's id")
+    inspect.add_argument("--runs", default="runs", help="where runs are kept")
+
+    compare = _command(commands, "compare", _compare, "φ between two runs or adapters")
+    compare.add_argument("first", metavar="RUN1", help="a run's id, or an adapter as for inspect")
+    compare.add_argument("second", metavar="RUN2")
+    compare.add_argument("--of", default="delta", choices=("delta", "a"), help="singular vectors of ΔW, or of A")
+    compare.add_argument("--side", default="in", choices=("in", "out"), help="input or output side")
+    compare.add_argument("--module", help="one matrix only")
+    compare.add_argument("--runs", default="runs", help="where runs are kept")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=run)
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    return command
+
+
+def _bench_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--bench", required=True, help="digits, digits:inverted, digits:noised, reviews, a folder or a Hub id")
+    command.add_argument("--data", help="CSV or JSONL for a base of your own")
+    command.add_argument("--text-column", default="text")
+    command.add_argument("--label-column", default="label")
+    command.add_argument("--steps")
+    command.add_argument("--batch", help="batch size")
+    command.add_argument("--dropout", default="0", help="lora_dropout")
+    command.add_argument("--device", help="cuda, mps or cpu; the best there is by default")
+    command.add_argument("--runs", default="runs", help="where runs are kept")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from lora_lab.sweeps import train
+
+    r = _number("r", arguments.r, int)
+    run = train(
+        arguments.bench,
+        LoraSpec(
+            r=r,
+            lora_alpha=resolve_alpha(arguments.alpha, r),
+            lora_dropout=_number("dropout", arguments.dropout, float),
+            target_modules=_names(arguments.targets),
+            use_rslora=_use_rslora(arguments.method),
+        ),
+        data=_data(arguments),
+        runs=arguments.runs,
+        device=arguments.device,
+        watch=_report,
+        steps=_optional("steps", arguments.steps, int),
+        batch_size=_optional("batch", arguments.batch, int),
+        learning_rate=_optional("lr", arguments.lr, float),
+        seed=_number("seed", arguments.seed, int),
+    )
+    if arguments.json:
+        _print_json(run.to_json())
+    else:
+        _print_runs([run])
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from lora_lab.sweeps import sweep
+
+    result = sweep(
+        arguments.bench,
+        _grid(arguments),
+        data=_data(arguments),
+        runs=arguments.runs,
+        runner=arguments.runner,
+        device=arguments.device,
+        watch=_report,
+    )
+    for run_id, message in result.failed.items():
+        print(f"{run_id}: {message}", file=sys.stderr)
+    if arguments.json:
+        runs = [run.to_json() for run in result]
+        _print_json({"runs": runs, "skipped": list(result.skipped), "failed": result.failed, "wall_s": result.wall_s})
+    else:
+        _print_runs(result)
+        print(f"{len(result)} runs, {len(result.skipped)} of them in the store already, {seconds(result.wall_s)}")
+    return 1 if result.failed else 0
+
+
+def _grid(arguments: argparse.Namespace) -> SweepSpec:
+    rates = arguments.lr and tuple(_number("lr", text, float) for text in _names(arguments.lr))
+    return SweepSpec(
+        r=tuple(_number("r", text, int) for text in _names(arguments.r)),
+        lora_alpha=_names(arguments.alpha),
+        targets=tuple(_names(choice) for choice in arguments.targets.split(";") if choice.strip()),
+        use_rslora=tuple(_use_rslora(method) for method in _names(arguments.method)),
+        learning_rate=rates or None,
+        seeds=tuple(_number("seeds", text, int) for text in _names(arguments.seeds)),
+        steps=_optional("steps", arguments.steps, int),
+        batch_size=_optional("batch", arguments.batch, int),
+        lora_dropout=_number("dropout", arguments.dropout, float),
+    )
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from lora_lab.analysis import spectrum
+
+    adapter = _open(arguments.adapter, arguments.runs)
+    spectra = spectrum(adapter)
+    if arguments.json:
+        modules = [{**asdict(one), "scaling_source": adapter.scaling_source} for one in spectra]
+        _print_json({"format": adapter.format, "modules": modules, "warnings": list(adapter.warnings)})
+        return 0
+    print(f"{'matrix':40} {'shape':>11} {'r':>4} {'‖ΔW‖':>9} {'stable':>7} {'effective':>10}")
+    for one in spectra:
+        shape, ranks = f"{one.shape[0]}×{one.shape[1]}", (_rank(one.stable_rank), _rank(one.effective_rank))
+        print(f"{one.name:40} {shape:>11} {one.r:>4} {one.frobenius:>9.4g} {ranks[0]:>7} {ranks[1]:>10}")
+    for warning in adapter.warnings:
+        print(warning, file=sys.stderr)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from lora_lab.analysis import overlap
+
+    first, second = (_open(source, arguments.runs) for source in (arguments.first, arguments.second))
+    found = overlap(first, second, of=arguments.of, side=arguments.side, module=arguments.module)
+    if arguments.json:
+        modules = [{"name": o.name, "phi": o.phi, "chance": o.chance, "dimension": o.dimension} for o in found]
+        _print_json({"of": arguments.of, "side": arguments.side, "modules": modules})
+        return 0
+    print(f"{'matrix':40} {'φ(1,1)':>8} {'chance':>8} {'φ(i,j)':>8} {'chance':>8}  at the largest i, j")
+    for one in found:
+        if one.phi is None or one.chance is None:
+            print(f"{one.name:40} no direction: one of the two is zero")
+        else:
+            corner = f"{one.phi[-1][-1]:>8.3f} {one.chance[-1][-1]:>8.3f}"
+            print(f"{one.name:40} {one.phi[0][0]:>8.3f} {one.chance[0][0]:>8.3f} {corner}")
+    return 0
+
+
+def _open(source: str, runs: str) -> Any:
+    """An adapter by its place, or by the id of a run in the store."""
+    from pathlib import Path
+
+    from lora_lab.adapters import load_adapter
+
+    looks_like_id = len(source) <= 12 and all(c in "0123456789abcdef" for c in source)
+    if looks_like_id and not Path(source).exists() and Path(runs).is_dir():
+        from lora_lab.sweeps import RunStore
+
+        return RunStore(runs).get(source).adapter()
+    place = Path(source)
+    return load_adapter(place / "adapter" if (place / "adapter" / "adapter_config.json").is_file() else source)
+
+
+def _report(spec: RunSpec, event: Event) -> None:
+    """Progress, a line an evaluation, on standard error."""
+    name = f"r {spec.lora.r} · seed {spec.seed}"
+    if isinstance(event, EvalEvent):
+        line = f"step {event.step} of {spec.steps}: accuracy {percent(event.accuracy)}, loss {event.loss:.3f}"
+        print(f"{name} · {line}", file=sys.stderr, flush=True)
+    elif isinstance(event, DoneEvent) and event.status != "finished":
+        print(f"{name} · {event.status}: {event.message}", file=sys.stderr, flush=True)
+
+
+def _print_runs(runs: "Sequence[Run]") -> None:
+    print(f"{'run':12} {'r':>4} {'alpha':>6} {'targets':24} {'seed':>4} {'trains':>8} {'accuracy':>9} {'base':>7} {'status':>9}")
+    for run in runs:
+        lora, m = run.spec.lora, run.metrics
+        accuracy = "" if m["accuracy"] is None else percent(m["accuracy"])
+        row = f"{run.run_id} {lora.r:>4} {lora.lora_alpha:>6g} {','.join(lora.target_modules):24} {run.spec.seed:>4}"
+        print(f"{row} {count(m['trainable_params']):>8} {accuracy:>9} {percent(m['base_accuracy']):>7} {m['status']:>9}")
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _rank(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _number(flag: str, text: str, kind: type[Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "an int" if kind is int else "a number"
+        raise SpecError(f"--{flag} must be {wanted}. Got {text!r}.") from None
+
+
+def _optional(flag: str, text: str | None, kind: type[Any]) -> Any:
+    return None if text is None else _number(flag, text, kind)
+
+
+def _use_rslora(method: str) -> bool:
+    methods = {"lora": False, "rslora": True}
+    if method not in methods:
+        raise SpecError(f"--method must be one of {', '.join(methods)}. Got {method!r}.")
+    return methods[method]
+
+
+def _data(arguments: argparse.Namespace) -> DataSpec | None:
+    if arguments.data is None:
+        return None
+    return DataSpec(path=arguments.data, text_column=arguments.text_column, label_column=arguments.label_column)

@@ -1,0 +1,22 @@
+"""Grid -> runs: the store that keeps them, the runners that train them, the job that a page watches."""
+
+from lora_lab.sweeps.api import Sweep, sweep, train
+from lora_lab.sweeps.grid import expand
+from lora_lab.sweeps.jobs import Job, RunProgress
+from lora_lab.sweeps.runners import RUNNERS, record_run, sweep_events, warm_up
+from lora_lab.sweeps.store import Run, RunStore
+
+__all__ = [
+    "RUNNERS",
+    "Job",
+    "Run",
+    "RunProgress",
+    "RunStore",
+    "Sweep",
+    "expand",
+    "record_run",
+    "sweep",
+    "sweep_events",
+    "train",
+    "warm_up",
+]

@@ -1,0 +1,109 @@
+"""Training from Python: one call, one run or one grid, kept in a store."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from peft import LoraConfig
+
+from lora_lab.benches import Bench, find_bench
+from lora_lab.errors import TrainingError
+from lora_lab.events import DoneEvent, Event
+from lora_lab.methods import from_peft
+from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec
+from lora_lab.sweeps.grid import expand
+from lora_lab.sweeps.runners import sweep_events
+from lora_lab.sweeps.store import Run, RunStore
+from lora_lab.training import plan_run
+
+Watch = Callable[[RunSpec, Event], None]
+
+
+@dataclass(frozen=True)
+class Sweep(Sequence[Run]):
+    """The runs of a grid in the grid's order, those included that the store had already (`skipped`).
+
+    `failed` holds a sentence for every run that did not come about.
+    """
+
+    runs: tuple[Run, ...]
+    skipped: tuple[str, ...]
+    failed: dict[str, str]
+    wall_s: float
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Run, ...]: ...
+    def __getitem__(self, index: int | slice) -> Run | tuple[Run, ...]:
+        return self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+
+def train(
+    bench: str,
+    lora: LoraSpec | LoraConfig | None = None,
+    *,
+    data: DataSpec | None = None,
+    runs: str | Path = "runs",
+    device: str | None = None,
+    watch: Watch = lambda spec, event: None,
+    **settings: Any,
+) -> Run:
+    """Train one adapter in this process, or take it from the store.
+
+    Args:
+        bench: a bench of the lab, or a folder or Hub id with `data`.
+        lora: what to attach; a `peft.LoraConfig` will do.
+        data: the user's own CSV or JSONL.
+        runs: the store's folder.
+        device: `cuda`, `mps` or `cpu`; the best there is if None.
+        watch: called with every event.
+        settings: fields of RunSpec such as steps, learning_rate, seed.
+
+    Raises:
+        LabError: whatever the user can mend, in one sentence.
+    """
+    lora = from_peft(lora) if isinstance(lora, LoraConfig) else lora or LoraSpec()
+    spec = plan_run(find_bench(bench, data), lora, **settings)
+    sweep = run_specs([spec], RunStore(runs), runner="inline", device=device, watch=watch)
+    if not sweep.runs:
+        raise TrainingError(sweep.failed[spec.run_id])
+    return sweep[0]
+
+
+def sweep(
+    bench: str,
+    grid: SweepSpec,
+    *,
+    data: DataSpec | None = None,
+    runs: str | Path = "runs",
+    runner: str = "process",
+    device: str | None = None,
+    watch: Watch = lambda spec, event: None,
+) -> Sweep:
+    """Train every run of a grid that the store does not have; arguments as for `train`."""
+    found: Bench = find_bench(bench, data)
+    return run_specs(expand(found, grid), RunStore(runs), runner=runner, device=device, watch=watch)
+
+
+def run_specs(
+    specs: Sequence[RunSpec], store: RunStore, *, runner: str, device: str | None, watch: Watch = lambda spec, event: None
+) -> Sweep:
+    """Train planned runs to their end and gather them."""
+    began_s = time.perf_counter()
+    by_id = {spec.run_id: spec for spec in specs}
+    skipped = tuple(run_id for run_id in by_id if store.is_complete(run_id))
+    failed = {}
+    for run_id, event in sweep_events(specs, store, runner=runner, device=device):
+        watch(by_id[run_id], event)
+        if isinstance(event, DoneEvent) and event.status == "failed":
+            failed[run_id] = event.message
+    return Sweep(tuple(store.find(by_id)), skipped, failed, time.perf_counter() - began_s)

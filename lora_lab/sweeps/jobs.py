@@ -1,0 +1,139 @@
+"""A sweep under way, as somebody watching it sees it."""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lora_lab.errors import LabError
+from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.specs import RunSpec
+from lora_lab.sweeps.runners import Tagged, sweep_events
+from lora_lab.sweeps.store import RunStore
+
+JobState = Literal["waiting", "running", "stopping", "finished", "stopped", "failed"]
+
+
+@dataclass
+class RunProgress:
+    """What one run has said so far."""
+
+    spec: RunSpec
+    start: StartEvent | None = None
+    steps: list[StepEvent] = field(default_factory=list)
+    evals: list[EvalEvent] = field(default_factory=list)
+    spectrum: SpectrumEvent | None = None
+    done: DoneEvent | None = None
+
+    @classmethod
+    def of(cls, spec: RunSpec, events: Iterable[Event]) -> "RunProgress":
+        """The progress that these events make up."""
+        progress = cls(spec)
+        for event in events:
+            progress.take(event)
+        return progress
+
+    def take(self, event: Event) -> None:
+        """One more event."""
+        match event:
+            case StartEvent():
+                self.start = event
+            case StepEvent():
+                self.steps.append(event)
+            case EvalEvent():
+                self.evals.append(event)
+            case SpectrumEvent():
+                self.spectrum = event
+            case DoneEvent():
+                self.done = event
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.steps[-1].step if self.steps else 0
+
+
+class Job:
+    """A sweep that trains in the background. Reading it never waits; `stop` returns at once.
+
+    Args:
+        specs: the planned runs.
+        store: where they go; runs that it has already are shown as they ended.
+        runner: as for `sweep_events`.
+        device: as for `train_events`.
+    """
+
+    def __init__(
+        self, specs: Sequence[RunSpec], store: RunStore, *, runner: str = "process", device: str | None = None
+    ) -> None:
+        self.specs, self.store, self.runner, self.device = tuple(specs), store, runner, device
+        had = {run.run_id: run for run in store.find(spec.run_id for spec in specs) if run.is_complete}
+        self.runs = {s.run_id: RunProgress.of(s, had[s.run_id].events() if s.run_id in had else ()) for s in specs}
+        self.skipped = tuple(had)
+        self.state: JobState = "waiting"
+        self.message = ""
+        self._stop = threading.Event()
+        self._first_step_s: float | None = None
+        self._steps_seen = 0
+
+    def start(self) -> "Job":
+        """Train in a thread of this process, which drives the runner."""
+        threading.Thread(target=self._drive, daemon=True, name="lora-lab-job").start()
+        return self
+
+    def stop(self) -> None:
+        """Ask the sweep to stop; what was learned is kept."""
+        if not self.ended:
+            self.state = "stopping"
+            self._stop.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether anything more will happen."""
+        return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all runs together."""
+        return sum(spec.steps for spec in self.specs)
+
+    @property
+    def steps_done(self) -> int:
+        """Of those, the ones done."""
+        return sum(progress.step for progress in self.runs.values())
+
+    @property
+    def time_left_s(self) -> float | None:
+        """At the pace so far; None before the first step."""
+        if self._first_step_s is None or self._steps_seen < 2:
+            return None
+        elapsed_s = time.monotonic() - self._first_step_s
+        return (self.total_steps - self.steps_done) * elapsed_s / (self._steps_seen - 1)
+
+    def pump(self, events: Iterable[Tagged]) -> Iterable[Tagged]:
+        """Take every event into the job's view and pass it on. Whoever iterates this drives the sweep."""
+        if self.state == "waiting":
+            self.state = "running"
+        for run_id, event in events:
+            if isinstance(event, StepEvent):
+                self._first_step_s = self._first_step_s or time.monotonic()
+                self._steps_seen += 1
+            self.runs[run_id].take(event)
+            yield run_id, event
+        self._end()
+
+    def _drive(self) -> None:
+        try:
+            events = sweep_events(self.specs, self.store, runner=self.runner, device=self.device, stop=self._stop)
+            for _ in self.pump(events):
+                pass
+        except LabError as err:
+            self.state, self.message = "failed", str(err)
+        except Exception as err:  # a thread has nobody to raise to: the page shows the sentence
+            self.state, self.message = "failed", f"The sweep failed: {type(err).__name__}: {err}"
+
+    def _end(self) -> None:
+        broken = [p.done.message for p in self.runs.values() if p.done and p.done.status in ("failed", "diverged")]
+        self.message = broken[0] if broken else ""
+        self.state = "stopped" if self._stop.is_set() else "failed" if broken else "finished"

@@ -1,0 +1,202 @@
+"""Runners: specs in, (run id, event) out. In this process, or in worker processes that may be stopped or killed."""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+
+from lora_lab.errors import SpecError, out_of_range
+from lora_lab.events import DoneEvent, Event, StepEvent
+from lora_lab.specs import RunSpec
+from lora_lab.sweeps.store import RunStore
+from lora_lab.sweeps.worker import record_run, work
+from lora_lab.training import pick_device
+
+RUNNERS = ("process", "inline")
+GRACE_S = 8.0  # a worker that does not stop by itself in this time is killed: an evaluation may take a few seconds
+_POLL_S = 0.1
+Tagged = tuple[str, Event]
+
+
+def sweep_events(
+    specs: Sequence[RunSpec],
+    store: RunStore,
+    *,
+    runner: str = "process",
+    device: str | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Tagged]:
+    """Train every spec that the store does not have, yielding what happens, each run's Done after it is in the store.
+
+    Args:
+        specs: the runs.
+        store: where they go.
+        runner: `process` (one-thread workers, as many as cores) or `inline`.
+        device: as for `train_events`.
+        stop: set it to stop; closing the generator does the same. What was learned so far is kept.
+
+    Raises:
+        SpecError: an unknown runner or device.
+    """
+    if runner not in RUNNERS:
+        raise SpecError(out_of_range("runner", "sweep_events", f"one of {', '.join(RUNNERS)}", runner))
+    pick_device(device)
+    store.recover()
+    todo = [spec for spec in specs if not store.is_complete(spec.run_id)]
+    stop = stop or threading.Event()
+    return _inline(todo, store, device, stop) if runner == "inline" else _processes(todo, store, device, stop)
+
+
+def _inline(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Iterator[Tagged]:
+    for spec in todo:
+        step = 0
+        with closing(record_run(spec, store, device=device)) as events:
+            for event in events:
+                step = event.step if isinstance(event, StepEvent) else step
+                yield spec.run_id, event
+                if stop.is_set() and not isinstance(event, DoneEvent):
+                    break
+        if stop.is_set():
+            yield spec.run_id, DoneEvent("stopped", step, "Stopped.", 0.0, None)
+            return
+
+
+def _context() -> BaseContext:
+    """forkserver where forking is safe: one process imports torch, workers start from it at once."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lora_lab.sweeps.worker"])
+    return context
+
+
+def warm_up() -> None:
+    """Start the process that workers are forked from, so that the first sweep does not wait for its imports."""
+    _context()
+    if sys.platform == "linux":
+        from multiprocessing.forkserver import ensure_running  # noqa: PLC0415 (not there on every platform)
+
+        ensure_running()
+
+
+@dataclass
+class _Worker:
+    """One worker process and the run it has in hand."""
+
+    process: BaseProcess
+    pipe: Connection
+    spec: RunSpec | None = None
+    step: int = 0
+
+
+@dataclass
+class _Crew:
+    """The workers of one sweep and the runs that wait for them."""
+
+    store: RunStore
+    device: str | None
+    threads: int
+    waiting: deque[RunSpec]
+    workers: list[_Worker] = field(default_factory=list)
+
+    def hire(self) -> None:
+        context = _context()
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self.store.root, self.threads, self.device)
+        process = context.Process(target=work, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours)
+        self.workers.append(worker)
+        self.assign(worker)
+
+    def assign(self, worker: _Worker) -> None:
+        """Give the worker the next run, or send it home."""
+        worker.spec, worker.step = (self.waiting.popleft(), 0) if self.waiting else (None, 0)
+        with suppress(OSError):  # it died since: the next look at its pipe finds out
+            worker.pipe.send(worker.spec)
+        if worker.spec is None:
+            self.workers.remove(worker)
+
+    def collect(self) -> Iterator[Tagged]:
+        """What the workers said within one poll."""
+        said = wait([w.pipe for w in self.workers], timeout=_POLL_S)
+        for worker in [w for w in self.workers if w.pipe in said]:
+            yield from self._listen(worker)
+
+    def _listen(self, worker: _Worker) -> Iterator[Tagged]:
+        assert worker.spec is not None
+        run_id = worker.spec.run_id
+        try:
+            event: Event = worker.pipe.recv()
+        except (EOFError, OSError):
+            yield run_id, self._bury(worker)
+            return
+        worker.step = event.step if isinstance(event, StepEvent) else worker.step
+        yield run_id, event
+        if isinstance(event, DoneEvent):
+            self.assign(worker)
+
+    def _bury(self, worker: _Worker) -> DoneEvent:
+        """A worker died: its run failed, another worker takes its place."""
+        self.workers.remove(worker)
+        worker.process.join()
+        self.store.recover()
+        if self.waiting:
+            self.hire()
+        message = f"The training process ended unexpectedly (exit code {worker.process.exitcode}) at step {worker.step}."
+        return DoneEvent("failed", worker.step, message, 0.0, None)
+
+    def ask_to_stop(self) -> None:
+        self.waiting.clear()
+        for worker in self.workers:
+            with suppress(OSError):  # it ended by itself in the meantime
+                worker.pipe.send("stop")
+
+    def kill(self) -> Iterator[Tagged]:
+        """End what is left; the last snapshots become stopped runs."""
+        for worker in self.workers:
+            worker.process.kill()
+            worker.process.join()
+        self.store.recover()
+        for worker in self.workers:
+            if worker.spec is not None:
+                yield worker.spec.run_id, DoneEvent("stopped", worker.step, "Stopped; the last snapshot was kept.", 0.0, None)
+        self.workers.clear()
+
+
+def _processes(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Iterator[Tagged]:
+    cores = os.cpu_count() or 1
+    width = min(len(todo), cores) if pick_device(device).type == "cpu" else min(len(todo), 1)
+    crew = _Crew(store, device, threads=max(1, cores // max(1, width)), waiting=deque(todo))
+    for _ in range(width):
+        crew.hire()
+    deadline_s: float | None = None
+    try:
+        while crew.workers and (deadline_s is None or time.monotonic() < deadline_s):
+            if stop.is_set() and deadline_s is None:
+                deadline_s = time.monotonic() + GRACE_S
+                crew.ask_to_stop()
+            yield from crew.collect()
+        yield from crew.kill()
+    finally:
+        _wind_up(crew)
+
+
+def _wind_up(crew: _Crew) -> None:
+    """The generator was closed: stop gently, then not."""
+    crew.ask_to_stop()
+    deadline_s = time.monotonic() + GRACE_S
+    while crew.workers and time.monotonic() < deadline_s:
+        for _ in crew.collect():
+            pass
+    for _ in crew.kill():
+        pass

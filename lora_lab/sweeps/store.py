@@ -1,0 +1,246 @@
+"""Where runs are kept: a folder a run, and an SQLite index over them.
+
+    runs/
+      index.sqlite              rebuilt from the folders wherever they disagree
+      3f2a90c1d4e5/             a run, whole: renamed into place when everything in it is written
+        spec.json  events.jsonl  metrics.json  adapter/
+      .draft-3f2a90c1d4e5-4711/ a run being trained by process 4711
+
+A killed process leaves a draft and nothing else; `recover` keeps its last snapshot as a stopped run, or clears it away.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lora_lab.adapters import Adapter, load_adapter
+from lora_lab.errors import StoreError
+from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, from_record, to_record
+from lora_lab.specs import RunSpec
+
+_COMPLETE = ("finished", "diverged")  # trained to their end: never trained again
+_VERSIONS = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained adapter with its spec and metrics."""
+
+    run_id: str
+    spec: RunSpec
+    metrics: dict[str, Any]
+    folder: Path
+
+    @property
+    def adapter_dir(self) -> Path:
+        """A PEFT adapter folder."""
+        return self.folder / "adapter"
+
+    @property
+    def is_complete(self) -> bool:
+        """Trained to its end, whatever the end was."""
+        return self.metrics["status"] in _COMPLETE
+
+    def adapter(self) -> Adapter:
+        """The factors that were learned."""
+        return load_adapter(self.adapter_dir)
+
+    def events(self) -> list[Event]:
+        """Everything that training said."""
+        return _read_events(self.folder)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the command line prints of a run."""
+        record = {"run_id": self.run_id, "spec": self.spec.to_json(), "metrics": self.metrics}
+        return {**record, "adapter_dir": str(self.adapter_dir)}
+
+
+class Draft:
+    """A run that is being trained, in a folder that no reader looks into."""
+
+    def __init__(self, root: Path, spec: RunSpec) -> None:
+        self.root, self.spec = root, spec
+        self.folder = root / f".draft-{spec.run_id}-{os.getpid()}"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        (self.folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=1) + "\n")
+        self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
+
+    def record(self, event: Event) -> None:
+        """Append the event to the run's log."""
+        self._events.write(json.dumps(to_record(event), allow_nan=False) + "\n")
+        self._events.flush()
+
+    def commit(self) -> None:
+        """Turn the draft into a run, in one rename."""
+        self._events.close()
+        _publish(self.folder, self.root / self.spec.run_id)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._events.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class RunStore:
+    """The runs of one folder. Cheap to make; any number of processes may hold one."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise StoreError(f"The runs folder must be one that can be written. Got {str(root)!r}: {err.strerror}.") from None
+
+    def begin(self, spec: RunSpec) -> Draft:
+        """A draft for the run."""
+        return Draft(self.root, spec)
+
+    def runs(self) -> list[Run]:
+        """Every run, oldest first."""
+        with self._index() as index:
+            self._sync(index)
+            rows = index.execute("SELECT run_id, spec, metrics FROM runs ORDER BY finished_at, run_id").fetchall()
+        return [self._run(*row) for row in rows]
+
+    def get(self, run_id: str) -> Run:
+        """The run of that id, or of the only id that begins so.
+
+        Raises:
+            StoreError: no such run, or several.
+        """
+        found = [run for run in self.runs() if run.run_id.startswith(run_id)] if run_id else []
+        if len(found) != 1:
+            known = "no run begins so" if not found else f"{len(found)} runs begin so"
+            raise StoreError(f"The run must be an id in {str(self.root)!r}. Got {run_id!r}: {known}.")
+        return found[0]
+
+    def find(self, run_ids: Iterable[str]) -> list[Run]:
+        """The runs of these ids, in their order; ids that the store does not have are left out."""
+        by_id = {run.run_id: run for run in self.runs()}
+        return [by_id[run_id] for run_id in run_ids if run_id in by_id]
+
+    def is_complete(self, run_id: str) -> bool:
+        """Whether that run was trained to its end."""
+        return any(run.is_complete for run in self.find([run_id]))
+
+    def recover(self) -> list[Run]:
+        """Deal with the drafts of processes that are gone: the last snapshot becomes a stopped run, the rest is cleared.
+
+        Returns:
+            The runs that were kept.
+        """
+        kept = []
+        for draft in self.root.glob(".draft-*"):
+            _, run_id, pid = draft.name.split("-")
+            if _is_alive(int(pid)):
+                continue
+            if not self.is_complete(run_id) and _has_snapshot(draft):
+                _publish(draft, self.root / run_id)
+                kept.append(run_id)
+            shutil.rmtree(draft, ignore_errors=True)
+        return self.find(kept)
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.root / "index.sqlite", timeout=30)) as connection, connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS runs"
+                " (run_id TEXT PRIMARY KEY, finished_at REAL NOT NULL, spec TEXT NOT NULL, metrics TEXT NOT NULL)"
+            )
+            yield connection
+
+    def _sync(self, index: sqlite3.Connection) -> None:
+        """The folders are the truth: new ones are read in, replaced ones read again, missing ones dropped."""
+        on_disk = {path.parent.name: path.stat().st_mtime for path in self.root.glob("[!.]*/metrics.json")}
+        known = dict(index.execute("SELECT run_id, finished_at FROM runs").fetchall())
+        index.executemany("DELETE FROM runs WHERE run_id = ?", [(run_id,) for run_id in known.keys() - on_disk.keys()])
+        for run_id, finished_at in on_disk.items():
+            if known.get(run_id) != finished_at:
+                spec, metrics = (path.read_text() for path in (self.root / run_id / n for n in ("spec.json", "metrics.json")))
+                index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (run_id, finished_at, spec, metrics))
+
+    def _run(self, run_id: str, spec: str, metrics: str) -> Run:
+        return Run(run_id, RunSpec.from_json(json.loads(spec)), json.loads(metrics), self.root / run_id)
+
+
+def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
+    """The numbers of a run, from its events; what was not measured is None.
+
+    A run without a Done event was killed: it counts as stopped at its last evaluation, where its snapshot is.
+    """
+    events = list(events)
+    start = next(e for e in events if isinstance(e, StartEvent))
+    evals = [e for e in events if isinstance(e, EvalEvent)]
+    done = next((e for e in events if isinstance(e, DoneEvent)), None)
+    first, last = evals[0], evals[-1]
+    message = "The training process ended before the run did; the last snapshot was kept."
+    done = done or DoneEvent("stopped", last.step, message, last.elapsed_s, None)
+    evaluated = last.step == done.step
+    return {
+        "status": done.status,
+        "message": done.message,
+        "step": done.step,
+        "accuracy": last.accuracy if evaluated else None,
+        "loss": last.loss if evaluated else None,
+        "base_accuracy": first.accuracy,
+        "base_loss": first.loss,
+        "trainable_params": start.trainable_params,
+        "head_params": start.head_params,
+        "total_params": start.total_params,
+        "wall_s": done.wall_s,
+        "peak_memory_bytes": done.peak_memory_bytes,
+        "device": start.device,
+        "precision": start.precision,
+        "versions": {name: version(name) for name in _VERSIONS},
+    }
+
+
+def _publish(draft: Path, final: Path) -> None:
+    """Write the metrics, flush everything to the disk, rename. A run that is there already is replaced."""
+    metrics = metrics_of(_read_events(draft))
+    metrics["adapter_file_bytes"] = (draft / "adapter" / "adapter_model.safetensors").stat().st_size
+    (draft / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    for path in [*draft.rglob("*")]:
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    old = draft.with_name(draft.name.replace(".draft-", ".old-"))
+    if final.exists():
+        os.rename(final, old)
+    os.rename(draft, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_events(folder: Path) -> list[Event]:
+    """The log, up to a last line that a killed process may have cut."""
+    events = []
+    for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(from_record(json.loads(line)))
+        except ValueError:
+            break
+    return events
+
+
+def _has_snapshot(draft: Path) -> bool:
+    if not (draft / "adapter" / "adapter_model.safetensors").is_file():
+        return False
+    return any(isinstance(e, EvalEvent) and e.step > 0 for e in _read_events(draft))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

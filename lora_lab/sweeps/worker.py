@@ -1,0 +1,80 @@
+"""What a worker process does: train the runs it is handed into the store, and say what happens."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from lora_lab.errors import LabError
+from lora_lab.events import DoneEvent, Event, StepEvent
+from lora_lab.specs import RunSpec
+from lora_lab.sweeps.store import Draft, RunStore
+from lora_lab.training import train_events
+
+
+def record_run(spec: RunSpec, store: RunStore, *, device: str | None = None) -> Iterator[Event]:
+    """`train_events` into the store: Done is yielded after the run is in place.
+
+    Closing the generator keeps what was learned as a stopped run, unless nothing was. An error leaves nothing.
+    """
+    draft = store.begin(spec)
+    step, elapsed_s = 0, 0.0
+    try:
+        with closing(train_events(spec, draft.folder, device=device)) as events:  # type: ignore[type-var]
+            for event in events:
+                draft.record(event)
+                if isinstance(event, StepEvent):
+                    step, elapsed_s = event.step, event.elapsed_s
+                if isinstance(event, DoneEvent):
+                    break
+                yield event
+    except (GeneratorExit, KeyboardInterrupt):
+        _keep_stopped(draft, step, elapsed_s)
+        raise
+    except BaseException:
+        draft.discard()
+        raise
+    draft.commit()
+    yield event
+
+
+def _keep_stopped(draft: Draft, step: int, elapsed_s: float) -> None:
+    if step == 0:
+        draft.discard()
+        return
+    draft.record(DoneEvent("stopped", step, "Stopped.", elapsed_s, None))
+    draft.commit()
+
+
+def work(pipe: Connection, root: Path, threads: int, device: str | None) -> None:
+    """The worker's main: runs arrive on the pipe, events leave on it; None ends it, a message during a run stops that."""
+    torch.set_num_threads(threads)
+    store = RunStore(root)
+    try:
+        while (spec := pipe.recv()) is not None:
+            pipe.send(_train_one(spec, store, pipe, device))
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        return  # the parent is gone: the run in hand was kept as stopped
+
+
+def _train_one(spec: RunSpec, store: RunStore, pipe: Connection, device: str | None) -> DoneEvent:
+    step = 0
+    try:
+        with closing(record_run(spec, store, device=device)) as events:  # type: ignore[type-var]
+            for event in events:
+                if isinstance(event, DoneEvent):
+                    return event
+                step = event.step if isinstance(event, StepEvent) else step
+                pipe.send(event)
+                if pipe.poll():
+                    pipe.recv()
+                    break
+    except LabError as err:
+        return DoneEvent("failed", step, str(err), 0.0, None)
+    except ConnectionError:
+        raise  # the pipe, not the training
+    except Exception as err:
+        return DoneEvent("failed", step, f"Training failed at step {step}: {type(err).__name__}: {err}", 0.0, None)
+    return DoneEvent("stopped", step, "Stopped.", 0.0, None)
