@@ -39,17 +39,12 @@ class Matrix:
     layer: int | None
     d_out: int
     d_in: int
+    bias: bool = False
 
     @property
     def max_r(self) -> int:
         """The rank of a full update: min(d_out, d_in)."""
         return min(self.d_out, self.d_in)
-
-    @property
-    def label(self) -> str:
-        """How people call it: "layer 2 · v"."""
-        short = self.role if self.role != "other" else self.name.rsplit(".", 1)[-1]
-        return short if self.layer is None else f"layer {self.layer} · {short}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +109,25 @@ def layer_of(name: str) -> int | None:
     return int(numbers[0]) if numbers else None
 
 
+def label_of(name: str) -> str:
+    """How people call a matrix.
+
+    >>> label_of("vit.layers.2.attention.v_proj")
+    'layer 2 · v'
+    """
+    role, layer = role_of(name), layer_of(name)
+    short = role if role != "other" else name.rsplit(".", 1)[-1]
+    return short if layer is None else f"layer {layer} · {short}"
+
+
 def read_geometry(model: "nn.Module") -> Geometry:
     """The geometry of a live model, on any device, `meta` included."""
     matrices = []
     for name, module in model.named_modules():
         shape = _linear_shape(module)
         if shape is not None:
-            matrices.append(Matrix(name, role_of(name), layer_of(name), *shape))
+            bias = getattr(module, "bias", None) is not None
+            matrices.append(Matrix(name, role_of(name), layer_of(name), *shape, bias))
     return Geometry(tuple(matrices), sum(p.numel() for p in model.parameters()))
 
 

@@ -1,35 +1,31 @@
-"""Factors in, numbers out: what a ΔW is made of, and how two of them relate. No files, no models, no pictures."""
+"""Factors in, numbers out: what a ΔW is made of, and how two of them relate. No files, no models, no pictures.
 
-from lora_lab.analysis.spectra import (
-    Spectrum,
-    effective_rank,
-    energy_curve,
-    rank_for_energy,
-    spectrum,
-    stable_rank,
-)
-from lora_lab.analysis.subspaces import (
-    Overlap,
-    chance_level,
-    directions,
-    overlap,
-    overlap_of,
-    principal_angles,
-    subspace_similarity,
-)
+The records are plain; the functions, which compute with torch, load when they are first used.
+"""
 
-__all__ = [
-    "Overlap",
-    "Spectrum",
-    "chance_level",
-    "directions",
-    "effective_rank",
-    "energy_curve",
-    "overlap",
-    "overlap_of",
-    "principal_angles",
-    "rank_for_energy",
-    "spectrum",
-    "stable_rank",
-    "subspace_similarity",
-]
+from importlib import import_module
+from typing import Any
+
+from lora_lab.analysis.records import Of, Overlap, Side, Spectrum
+
+_HOME = {
+    "chance_level": "chance",
+    "chance_sd": "chance",
+    "directions": "subspaces",
+    "effective_rank": "spectra",
+    "energy_curve": "spectra",
+    "overlap": "subspaces",
+    "overlap_of": "subspaces",
+    "principal_angles": "subspaces",
+    "rank_for_energy": "spectra",
+    "spectrum": "spectra",
+    "stable_rank": "spectra",
+    "subspace_similarity": "subspaces",
+}
+__all__ = sorted([*_HOME, "Of", "Overlap", "Side", "Spectrum"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"lora_lab.analysis.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'lora_lab.analysis' has no attribute {name!r}")

@@ -1,27 +1,13 @@
 """One ΔW: how large it is, and how many directions it uses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lora_lab.analysis.records import Spectrum
 from lora_lab.lowrank import LowRank
-
-
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """What one ΔW is: `stable_rank` and `effective_rank` are None where ΔW = 0, which has no direction."""
-
-    name: str
-    shape: tuple[int, int]
-    r: int
-    scaling: float
-    frobenius: float
-    singular_values: tuple[float, ...]
-    stable_rank: float | None
-    effective_rank: float | None
 
 
 def stable_rank(singular_values: Float[Tensor, " k"]) -> float | None:
@@ -83,4 +69,5 @@ def _one(name: str, delta: LowRank) -> Spectrum:
         singular_values=tuple(s.tolist()),
         stable_rank=stable_rank(s),
         effective_rank=effective_rank(s),
+        rank_for_95=rank_for_energy(s, 0.95),
     )

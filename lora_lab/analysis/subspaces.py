@@ -1,34 +1,15 @@
 """Two ΔW: how much of one's leading directions lies in the other's, and how much chance would give."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lora_lab.analysis.chance import chance_level
+from lora_lab.analysis.records import Of, Overlap, Side
 from lora_lab.errors import AdapterError, SpecError, out_of_range
 from lora_lab.lowrank import LowRank
-
-Side = Literal["in", "out"]
-Of = Literal["delta", "a"]
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """φ(i, j) for i = 1..i_max, j = 1..j_max at `phi[i-1][j-1]`, with the chance level of each cell beside it.
-
-    `phi` is None where one of the two has no direction (ΔW = 0); `dimension` is d of the space that both live in.
-    """
-
-    name: str
-    of: Of
-    side: Side
-    dimension: int
-    phi: tuple[tuple[float, ...], ...] | None
-    chance: tuple[tuple[float, ...], ...] | None
-
 
 def subspace_similarity(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> float:
     """φ = ‖uᵀv‖²_F / min(i, j), in [0, 1]; columns orthonormal. 1 where the smaller span lies in the larger.
@@ -36,17 +17,6 @@ def subspace_similarity(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> flo
     Source: Hu et al. 2021, section 7.2, equation 4, and appendix G.
     """
     return float(torch.linalg.matrix_norm(u.mT @ v) ** 2 / min(u.shape[1], v.shape[1]))
-
-
-def chance_level(i: int, j: int, dimension: int) -> float:
-    """E φ for two independent uniform subspaces of dimensions i and j in R^d: max(i, j) / d.
-
-    E‖uᵀv‖²_F = ij/d by symmetry, over min(i, j).
-
-    >>> chance_level(8, 64, 512)
-    0.125
-    """
-    return max(i, j) / dimension
 
 
 def principal_angles(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> Float[Tensor, " k"]:

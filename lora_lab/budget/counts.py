@@ -14,3 +14,9 @@ def lora_params(geometry: Geometry, targets: Iterable[str], *, r: int) -> int:
         SpecError: a target names no matrix.
     """
     return sum(r * (m.d_in + m.d_out) for m in geometry.targeted(targets))
+
+
+def head_params(geometry: Geometry, head_modules: Iterable[str]) -> int:
+    """Parameters of a task head that is trained in full, its bias included."""
+    names = set(head_modules)
+    return sum(m.d_in * m.d_out + m.bias * m.d_out for m in geometry.matrices if m.name in names)

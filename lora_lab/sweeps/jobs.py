@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -111,8 +111,13 @@ class Job:
         elapsed_s = time.monotonic() - self._first_step_s
         return (self.total_steps - self.steps_done) * elapsed_s / (self._steps_seen - 1)
 
-    def pump(self, events: Iterable[Tagged]) -> Iterable[Tagged]:
-        """Take every event into the job's view and pass it on. Whoever iterates this drives the sweep."""
+    def pump(self, events: Iterator[Tagged], *, closes: bool = False) -> Iterator[Tagged]:
+        """Take every event into the job's view and pass it on. Whoever iterates this drives the sweep.
+
+        Args:
+            events: what a runner yields.
+            closes: stop by closing `events`, where the runner cannot see this job's stop (another process has it).
+        """
         if self.state == "waiting":
             self.state = "running"
         for run_id, event in events:
@@ -121,6 +126,9 @@ class Job:
                 self._steps_seen += 1
             self.runs[run_id].take(event)
             yield run_id, event
+            if closes and self._stop.is_set():
+                events.close()  # type: ignore[attr-defined]
+                break
         self._end()
 
     def _drive(self) -> None:

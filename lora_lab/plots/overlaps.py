@@ -1,0 +1,47 @@
+"""φ(i, j) as a map, and beside it what chance would give."""
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lora_lab.analysis.records import Overlap
+from lora_lab.plots.theme import PHI_SCALE, figure, nothing_yet, style
+
+
+def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
+    """φ of the first i directions of one run and the first j of another, 0 none and 1 all, next to its chance level.
+
+    Source: Hu et al. 2021, figures 3 and 4.
+    """
+    if record.phi is None or record.chance is None:
+        empty = figure(x=f"j: directions of {second}", y=f"i: directions of {first}", height_px=340)
+        return nothing_yet(empty, "One of the two is zero: it has no direction to compare.")
+    fig = make_subplots(
+        rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06, column_titles=["measured", f"chance: max(i, j) / {record.dimension}"]
+    )
+    style(fig, height_px=340)
+    fig.update_annotations(font_size=12)
+    for column, (grid, what) in enumerate(((record.phi, "φ"), (record.chance, "chance")), 1):
+        fig.add_trace(_map(grid, what, shows_scale=column == 1), row=1, col=column)
+    fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(len(record.phi[0])))
+    fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(len(record.phi)))
+    fig.update_yaxes(title_text=f"i: directions of {first}", row=1, col=1)
+    return fig.update_layout(margin={"t": 30})
+
+
+def _map(grid: tuple[tuple[float, ...], ...], what: str, *, shows_scale: bool) -> go.Heatmap:
+    return go.Heatmap(
+        z=grid,
+        x=list(range(1, len(grid[0]) + 1)),
+        y=list(range(1, len(grid) + 1)),
+        zmin=0,
+        zmax=1,
+        colorscale=PHI_SCALE,
+        showscale=shows_scale,
+        colorbar={"thickness": 10, "outlinewidth": 0, "title": {"text": "φ"}},
+        name=what,
+        hovertemplate=f"i = %{{y}}, j = %{{x}}<br>{what} = %{{z:.3f}}<extra></extra>",
+    )
+
+
+def _tick(n: int) -> int:
+    return next(step for step in (1, 2, 4, 8, 16, 32, 64, n) if n / step <= 8)

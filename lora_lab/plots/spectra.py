@@ -1,0 +1,73 @@
+"""Singular values of ΔW."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import plotly.graph_objects as go
+
+from lora_lab.plots.theme import PALETTE, TEXT, figure, nothing_yet, rank_colour, seed_dash
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumLine:
+    """The spectrum of one matrix of one run."""
+
+    label: str
+    r: int
+    seed: int
+    singular_values: tuple[float, ...]
+
+
+def spectrum(lines: Iterable[SpectrumLine]) -> go.Figure:
+    """σ_i against i on a log scale, each run's rank marked where its spectrum must end. Zeros are left out."""
+    lines = [line for line in lines if any(line.singular_values)]
+    fig = figure(x="direction i, strongest first", y="singular value σᵢ of ΔW")
+    if not lines:
+        return nothing_yet(fig, "ΔW is zero: it has no direction yet.")
+    for line in lines:
+        values = [s if s > 0 else None for s in line.singular_values]
+        _line(fig, line, values, "σ%{x} = %{y:.4g}")
+    for r in sorted({line.r for line in lines}):
+        fig.add_vline(r, line={"color": rank_colour(r), "dash": "dot", "width": 1})
+        fig.add_annotation(x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor="right", font={"color": TEXT, "size": 11})
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1 if _decades(lines) > 1.2 else "D2")
+    return _count_directions(fig, lines)
+
+
+def energy(lines: Iterable[SpectrumLine]) -> go.Figure:
+    """Share of ‖ΔW‖² in the first i directions, with the 95 % line."""
+    lines = [line for line in lines if any(line.singular_values)]
+    fig = figure(x="directions kept, strongest first", y="share of ‖ΔW‖²")
+    if not lines:
+        return nothing_yet(fig, "ΔW is zero: it has no direction yet.")
+    for line in lines:
+        sums = list(accumulate(s * s for s in line.singular_values))
+        _line(fig, line, [s / sums[-1] for s in sums], "%{x} directions keep %{y:.1%}")
+    fig.add_hline(0.95, line={"color": PALETTE["W0"], "dash": "dash", "width": 1}, annotation_text="95 %")
+    fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
+    return _count_directions(fig, lines)
+
+
+def _line(fig: go.Figure, line: SpectrumLine, y: list[float | None] | list[float], hover: str) -> None:
+    fig.add_scatter(
+        x=list(range(1, len(y) + 1)),
+        y=y,
+        name=line.label,
+        mode="lines+markers",
+        marker={"size": 6},
+        line={"color": rank_colour(line.r), "dash": seed_dash(line.seed), "width": 1.8},
+        hovertemplate=f"{line.label}<br>{hover}<extra></extra>",
+    )
+
+
+def _decades(lines: list[SpectrumLine]) -> float:
+    positive = [s for line in lines for s in line.singular_values if s > 0]
+    return math.log10(max(positive) / min(positive))
+
+
+def _count_directions(fig: go.Figure, lines: list[SpectrumLine]) -> go.Figure:
+    most = max(len(line.singular_values) for line in lines)
+    step = next(s for s in (1, 2, 4, 8, 16, 32, 64, 128) if most / s <= 16 or s == 128)
+    return fig.update_xaxes(range=[0.5, most + 0.5], tick0=step if step > 1 else 1, dtick=step)

@@ -1,0 +1,59 @@
+"""Curves of a sweep under way."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from lora_lab.events import EvalEvent, StepEvent
+from lora_lab.plots.theme import PALETTE, figure, nothing_yet, rank_colour, seed_dash
+from lora_lab.units import percent
+
+_POINTS = 150  # a curve of more is drawn through every n-th
+
+
+@dataclass(frozen=True, slots=True)
+class CurveLine:
+    """One run as its curves are drawn."""
+
+    label: str
+    r: int
+    seed: int
+    steps: tuple[StepEvent, ...]
+    evals: tuple[EvalEvent, ...]
+
+
+def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:
+    """Training loss of each run, one point a step."""
+    fig = figure(x="optimizer step", y="training loss (nats)")
+    for line in lines:
+        steps = line.steps[:: max(1, len(line.steps) // _POINTS)]
+        _curve(fig, line, [e.step for e in steps], [e.loss for e in steps], "step %{x}: %{y:.3f} nats")
+    return fig if fig.data else nothing_yet(fig, "The curves begin with the first step.")
+
+
+def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
+    """Accuracy of each run on the held-out split; at step 0 every run is the frozen base, drawn as a line across."""
+    lines = list(lines)
+    fig = figure(x="optimizer step", y="accuracy (held-out split)")
+    for line in lines:
+        x, y = [e.step for e in line.evals], [e.accuracy for e in line.evals]
+        _curve(fig, line, x, y, "step %{x}: %{y:.1%}", markers=True)
+    bases = [line.evals[0].accuracy for line in lines if line.evals]
+    if not bases:
+        return nothing_yet(fig, "Accuracy is measured before the first step and four times a run.")
+    base = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
+    fig.add_hline(bases[0], annotation_text=f"frozen base {percent(bases[0])}", annotation_position="bottom right", **base)
+    return fig.update_yaxes(tickformat=".0%", range=[0, 1.02])
+
+
+def _curve(fig: go.Figure, line: CurveLine, x: list[int], y: list[float], hover: str, *, markers: bool = False) -> None:
+    if x:
+        fig.add_scatter(
+            x=x,
+            y=y,
+            name=line.label,
+            mode="lines+markers" if markers else "lines",
+            line={"color": rank_colour(line.r), "dash": seed_dash(line.seed), "width": 1.8},
+            hovertemplate=f"{line.label}<br>{hover}<extra></extra>",
+        )

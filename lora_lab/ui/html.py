@@ -1,0 +1,191 @@
+"""Small pieces of HTML in the page's look."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from urllib.parse import quote
+
+from lora_lab.geometry import ROLES, Geometry, Matrix
+from lora_lab.plots import PALETTE
+from lora_lab.sweeps.jobs import Job
+from lora_lab.sweeps.summary import Cell, RankTable
+from lora_lab.units import percent, seconds
+
+PICK_JS = """
+element.addEventListener('click', (e) => {
+  const picked = e.target.closest('[data-pick]');
+  if (picked) trigger('click', {pick: picked.dataset.pick});
+});
+element.addEventListener('keydown', (e) => {
+  const picked = e.target.closest('[data-pick]');
+  if (picked && (e.key === 'Enter' || e.key === ' ')) { e.preventDefault(); trigger('click', {pick: picked.dataset.pick}); }
+});
+"""
+
+
+def question(title: str, subtitle: str = "") -> str:
+    """The question that a card answers."""
+    return f'<div class="lab-q">{escape(title)}</div><div class="lab-s">{escape(subtitle)}</div>'
+
+
+def say(sentence: str, *, kind: str = "") -> str:
+    """A computed sentence, set off from the rest; nothing where there is none."""
+    return f'<div class="lab-say {kind}" role="status">{escape(sentence)}</div>' if sentence else ""
+
+
+def block_drawing(block: Sequence[Matrix], targets: set[str], *, r: int) -> str:
+    """The matrices of one block to scale, B and A beside the targeted ones; each is a button."""
+    if not block:
+        return say("The matrices appear when the base is known.")
+    scale = 84 / max(max(m.d_out, m.d_in) for m in block)
+    cells, x = [], 8.0
+    for m in block:
+        w, h = max(m.d_in * scale, 6), max(m.d_out * scale, 6)
+        cells.append(_matrix_cell(m, x, w, h, chosen=m.name in targets, thickness=max(2.5, r * scale)))
+        x += max(w + max(2.5, r * scale) + 5, 40) + 10
+    return f'<svg class="lab-block" viewBox="0 0 {x:.0f} 150" width="{x:.0f}" height="150">{"".join(cells)}</svg>'
+
+
+def _matrix_cell(m: Matrix, x: float, w: float, h: float, *, chosen: bool, thickness: float) -> str:
+    top = 108 - h
+    t = min(thickness, 14)
+    factors = ""
+    if chosen:
+        factors = (
+            f'<rect x="{x}" y="{top - t - 3}" width="{w}" height="{t}" rx="1" fill="{PALETTE["A"]}"/>'
+            f'<rect x="{x + w + 3}" y="{top}" width="{t}" height="{h}" rx="1" fill="{PALETTE["B"]}"/>'
+        )
+    middle, label = x + max(w, 24) / 2, m.role if m.role != "other" else m.name.rsplit(".", 1)[-1]
+    return (
+        f'<g class="lab-matrix{" on" if chosen else ""}" data-pick="{escape(m.role)}" tabindex="0" role="checkbox"'
+        f' aria-checked="{str(chosen).lower()}" aria-label="{escape(label)}, {m.d_out} by {m.d_in}">'
+        f'<rect class="hit" x="{x - 4}" y="0" width="{max(w, 30) + 14}" height="148"/>'
+        f'<rect class="w0" x="{x}" y="{top}" width="{w}" height="{h}" rx="2"/>{factors}'
+        f'<text x="{middle}" y="125">{escape(label)}</text>'
+        f'<text class="shape" x="{middle}" y="140">{m.d_out}×{m.d_in}</text></g>'
+    )
+
+
+def norm_map(norms: dict[str, float], geometry: Sequence[Matrix], *, picked: str) -> str:
+    """‖ΔW‖_F of every adapted matrix, layers down and roles across; each cell is a button."""
+    adapted = [m for m in geometry if m.name in norms]
+    columns = sorted({m.role for m in adapted}, key=ROLES.index)
+    rows = list(dict.fromkeys(m.layer for m in adapted))
+    most = max(norms.values(), default=0) or 1
+    at = {(m.layer, m.role): m.name for m in adapted}
+    head = "".join(f"<th>{escape(role)}</th>" for role in columns)
+    body = ""
+    for layer in rows:
+        cells = "".join(_norm_cell(at.get((layer, role)), norms, most, picked) for role in columns)
+        body += f"<tr><th>{'' if layer is None else f'layer {layer}'}</th>{cells}</tr>"
+    return f'<table class="lab-map"><tr><th></th>{head}</tr>{body}</table>'
+
+
+def _norm_cell(name: str | None, norms: dict[str, float], most: float, picked: str) -> str:
+    if name is None:
+        return "<td></td>"
+    share = norms[name] / most
+    colour = f"background:color-mix(in srgb, {PALETTE['ΔW']} {round(12 + 80 * share)}%, transparent)"
+    ink = "light" if share > 0.5 else ""
+    on = " on" if name == picked else ""
+    return (
+        f'<td><button class="lab-cell {ink}{on}" style="{colour}" data-pick="{escape(name)}"'
+        f' title="{escape(name)}" aria-pressed="{str(bool(on)).lower()}">{norms[name]:.3g}</button></td>'
+    )
+
+
+def rank_table(table: RankTable) -> str:
+    """Mean accuracy ± sd over seeds, a row a configuration, a column a rank; the gap where nothing was measured."""
+    if not any(cell for _, cells in table.rows for cell in cells):
+        return '<div class="lab-s">The first run that ends is the first cell of this table.</div>'
+    head = "".join(f"<th>r {r}</th>" for r in table.ranks)
+    body = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>" for name, cells in table.rows
+    )
+    return f'<table class="lab-table" id="rank-table"><tr><th>adapter</th>{head}</tr>{body}</table>'
+
+
+def _cell_text(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    return percent(cell.mean) + (f" ± {percent(cell.sd)}" if cell.sd is not None else "")
+
+
+def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
+    """A row a run, the last cell a link to look inside."""
+    titles = ("run", "r", "α", "targets", "lr", "seed", "trainable", "accuracy", "loss (nats)", "status", "")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    body = ""
+    for row, link in zip(rows, links, strict=True):
+        cells = "".join(f"<td>{escape(text)}</td>" for text in row)
+        opened = f'<a class="lab-link" href="{link}">look inside</a>' if link else ""
+        body += f"<tr>{cells}<td>{opened}</td></tr>"
+    if not body:
+        return '<div class="lab-s">No run is kept yet: press Start.</div>'
+    return f'<div class="lab-scroll"><table class="lab-table" id="runs-table"><tr>{head}</tr>{body}</table></div>'
+
+
+def job_status(job: Job | None) -> str:
+    """Steps done, time left, or how it ended."""
+    if job is None:
+        return ""
+    share = job.steps_done / job.total_steps if job.total_steps else 1.0
+    bar = f'<div class="lab-bar"><i style="width:{100 * share:.1f}%"></i></div>'
+    said = {
+        "waiting": "Starting…",
+        "running": "Starting the workers…" if job.steps_done == 0 else "",
+        "stopping": "Stopping: every run in hand keeps what it has learned.",
+        "finished": "Done.",
+        "stopped": "Stopped. What was learned is kept.",
+        "failed": "",
+    }[job.state]
+    left = f" · {seconds(job.time_left_s)} left" if job.state == "running" and job.time_left_s is not None else ""
+    progress = f"step {job.steps_done:,} of {job.total_steps:,}{left}"
+    error = say(job.message, kind="error") if job.message else ""
+    return f'<div class="lab-status" data-state="{job.state}">{bar}<span>{progress}</span> <span>{said}</span></div>{error}'
+
+
+def header(place: str, query: str, *, device: str) -> str:
+    """Name, places, device. Its script writes the query into the address."""
+    tail = f"?{query}" if query else ""
+    places = (("Train", "./"), ("Look", "./look"))
+    links = "".join(
+        f'<a href="{path}{escape(tail)}"{" class=on aria-current=page" if name == place else ""}>{name}</a>' for name, path in places
+    )
+    return (
+        f'<div class="lab-header" data-query="{escape(tail)}"><b>LoRA Lab</b><nav>{links}</nav>'
+        f'<div class="lab-right"><span class="lab-chip">{escape(device)}</span>'
+        '<button class="lab-chip" data-act="share" title="copy the address of what you see">share</button>'
+        '<button class="lab-chip" data-act="theme" title="light or dark" aria-label="light or dark">◐</button></div></div>'
+    )
+
+
+HEADER_JS = """
+const sync = () => {
+  const bar = element.querySelector('.lab-header');
+  if (bar) history.replaceState(null, '', location.pathname + bar.dataset.query + location.hash);
+};
+watch('value', sync);
+element.addEventListener('click', (e) => {
+  const act = e.target.closest('[data-act]')?.dataset.act;
+  if (act === 'theme') {
+    const dark = document.body.classList.toggle('dark');
+    localStorage.setItem('lora-lab-theme', dark ? 'dark' : 'light');
+  }
+  if (act === 'share') {
+    navigator.clipboard?.writeText(location.href);
+    e.target.textContent = 'copied';
+    setTimeout(() => { e.target.textContent = 'share'; }, 1200);
+  }
+});
+"""
+
+
+def quoted(text: str) -> str:
+    """Text as part of an address."""
+    return quote(text, safe=",:/")
+
+
+def geometry_note(geometry: Geometry) -> str:
+    """How many blocks the drawing stands for."""
+    layers = {m.layer for m in geometry.matrices if m.layer is not None}
+    return f"one of {len(layers)} blocks, drawn to scale; click to adapt" if layers else ""

@@ -1,0 +1,61 @@
+"""What the views of one app share: the store, the jobs under way, and whether strangers may use it."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_lab.benches import Bench, find_bench
+from lora_lab.geometry import Geometry
+from lora_lab.specs import DataSpec, RunSpec
+from lora_lab.sweeps import Job, Run, RunStore
+
+_KEPT_JOBS = 50
+
+
+@dataclass
+class Lab:
+    """One app. Visitors are told apart by the job in their address: in public they see that job's runs and no others."""
+
+    store: RunStore
+    public: bool = False
+    device: str | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls, runs: str | Path | None = None) -> "Lab":
+        """`LORA_LAB_RUNS` (./runs), `LORA_LAB_DEVICE`, and public where `SPACE_ID` or `LORA_LAB_PUBLIC` is set."""
+        public = bool(os.environ.get("SPACE_ID")) or os.environ.get("LORA_LAB_PUBLIC") == "1"
+        store = RunStore(runs or os.environ.get("LORA_LAB_RUNS", "runs"))
+        store.recover()
+        return cls(store, public, os.environ.get("LORA_LAB_DEVICE") or None)
+
+    def new_job(self, specs: Sequence[RunSpec]) -> tuple[str, Job]:
+        """A job for these runs, under a name that nobody guesses."""
+        for old in list(self.jobs)[: -_KEPT_JOBS + 1]:
+            if self.jobs[old].ended:
+                del self.jobs[old]
+        name, job = secrets.token_urlsafe(6), Job(specs, self.store, device=self.device)
+        self.jobs[name] = job
+        return name, job
+
+    def geometry(self, bench: Bench) -> Geometry:
+        """The bench's matrices, read once."""
+        key = (bench.name, bench.data)
+        if key not in self._geometries:
+            self._geometries[key] = bench.geometry()
+        return self._geometries[key]
+
+    def bench(self, name: str, data: DataSpec | None) -> Bench:
+        """The bench of that name."""
+        return find_bench(name, data)
+
+    def visible_runs(self, job_name: str) -> list[Run]:
+        """The runs that this visitor may look at, newest first."""
+        runs = self.store.runs()[::-1]
+        if not self.public:
+            return runs
+        own = self.jobs[job_name].runs if job_name in self.jobs else {}
+        return [run for run in runs if run.run_id in own]

@@ -1,0 +1,183 @@
+"""Look: what one run's ΔW is made of, and how it relates to another's."""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.adapters import Adapter
+from lora_lab.analysis.records import Overlap, Spectrum
+from lora_lab.analysis.spectra import spectrum as spectra_of
+from lora_lab.analysis.subspaces import overlap_of
+from lora_lab.geometry import Matrix, label_of, layer_of, role_of
+from lora_lab.plots import SpectrumLine, energy, overlap, overlap_caption, spectrum, spectrum_caption
+from lora_lab.sweeps import Run
+from lora_lab.sweeps.labels import labels_of
+from lora_lab.ui import html
+from lora_lab.ui.device import device_name
+from lora_lab.ui.errors import user_errors
+from lora_lab.ui.lab import Lab
+from lora_lab.ui.selection import Selection
+from lora_lab.units import count, percent
+
+_OF = (("of ΔW", "delta"), ("of A", "a"))
+_SIDES = (("input side", "in"), ("output side", "out"))
+
+
+class LookView:
+    """Runs and matrices on the left, spectra and overlaps on the right."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def build(self, page: gr.Blocks) -> None:
+        """Lay the view out inside `page` and wire it."""
+        gr.Navbar(visible=False)
+        self.selection = gr.State(Selection())
+        self.header = gr.HTML(html.header("Look", "", device=device_name(self.lab.device)), js_on_load=html.HEADER_JS)
+        with gr.Row(elem_classes="lab-main"):
+            with gr.Column(elem_classes="lab-aside"):
+                self._build_controls()
+            with gr.Column(elem_classes="lab-answers"):
+                self._build_answers()
+        self._wire(page)
+
+    def _build_controls(self) -> None:
+        self.run = gr.Dropdown([], label="Run 1", elem_id="run")
+        self.facts = gr.HTML(elem_id="facts")
+        gr.HTML('<div class="lab-h">Where did it learn? <small>‖ΔW‖ by layer and matrix; click one</small></div>')
+        self.map = gr.HTML(js_on_load=html.PICK_JS, elem_id="map")
+        self.against = gr.Dropdown([], label="Run 2, to compare", elem_id="against")
+        self.of = gr.Radio(list(_OF), value="delta", label="Singular vectors", elem_classes="lab-chips", elem_id="of")
+        self.side = gr.Radio(list(_SIDES), value="in", label="Directions on the", elem_classes="lab-chips", elem_id="side")
+
+    def _build_answers(self) -> None:
+        self.title = gr.HTML(elem_id="title")
+        with gr.Row(elem_classes="lab-cards"):
+            with gr.Column(elem_classes="lab-card"):
+                gr.HTML(html.question("How many directions does it use?", "singular values of ΔW; the dotted line is the rank"))
+                self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="look-spectrum")
+            with gr.Column(elem_classes="lab-card"):
+                gr.HTML(html.question("How few would do?", "share of ‖ΔW‖² that the strongest directions keep"))
+                self.energy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="energy")
+        self.spectrum_says = gr.HTML(elem_id="spectrum-says")
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(
+                html.question(
+                    "Do they find the same directions?",
+                    "φ(i, j): how much of the first i directions of run 1 lies in the first j of run 2; 0 none, 1 all",
+                )
+            )
+            self.overlap = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="overlap")
+            self.overlap_says = gr.HTML(elem_id="overlap-says")
+
+    def _wire(self, page: gr.Blocks) -> None:
+        controls = [self.run, self.against, self.of, self.side]
+        answers = [self.selection, self.header, *controls, self.facts, self.map, self.title]
+        answers += [self.spectrum, self.energy, self.spectrum_says, self.overlap, self.overlap_says]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+        page.load(self.restore, None, answers, **quiet)
+        for control in controls:
+            control.input(self.choose, [self.selection, *controls], answers, trigger_mode="always_last", **quiet)
+        self.map.click(self.pick_matrix, self.selection, answers, **quiet)
+
+    # Handlers.
+
+    @user_errors
+    def restore(self, request: gr.Request) -> list[Any]:
+        """What the address names."""
+        return self.show(Selection.from_query(dict(request.query_params)))
+
+    @user_errors
+    def choose(self, selection: Selection, run: str, against: str, of: str, side: str) -> list[Any]:
+        """A control moved. A's directions live on the input side only."""
+        side = "in" if of == "a" else side
+        return self.show(replace(selection, run=run or "", against=against or "", of=of, side=side))
+
+    @user_errors
+    def pick_matrix(self, selection: Selection, event: gr.EventData) -> list[Any]:
+        """A cell of the map was clicked."""
+        return self.show(replace(selection, matrix=event.pick))
+
+    def show(self, selection: Selection) -> list[Any]:
+        """Everything, for this selection."""
+        runs = self.lab.visible_runs(selection.job)
+        if not runs:
+            return self._nothing(selection)
+        run = _pick(runs, selection.run) or runs[0]
+        against = _pick(runs, selection.against) or min(runs, key=lambda other: _distance(other, run))
+        first, second = run.adapter(), against.adapter()
+        matrix = selection.matrix if selection.matrix in first else list(first)[-1]
+        selection = replace(selection, run=run.run_id, against=against.run_id, matrix=matrix)
+        labels = dict(zip((r.run_id for r in runs), labels_of([r.spec for r in runs]), strict=True))
+        return [
+            selection,
+            html.header("Look", selection.query(), device=device_name(self.lab.device)),
+            gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=run.run_id),
+            gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=against.run_id),
+            selection.of,
+            gr.Radio(value=selection.side, interactive=selection.of == "delta"),
+            _facts(run),
+            _map(first, matrix),
+            f'<div class="lab-q">{label_of(matrix)} <span class="lab-s">{matrix}</span></div>',
+            *_spectra(run, against, first, second, matrix),
+            *_overlap(run, against, first, second, matrix, selection),
+        ]
+
+    def _nothing(self, selection: Selection) -> list[Any]:
+        empty = spectrum([])
+        says = html.say("No run is kept yet. Train one first: the Train page takes seconds on the digits.")
+        none = gr.Dropdown(choices=[], value=None)
+        header = html.header("Look", selection.query(), device=device_name(self.lab.device))
+        return [selection, header, none, none, "delta", "in", says, "", "", empty, empty, "", empty, ""]
+
+
+def _pick(runs: list[Run], run_id: str) -> Run | None:
+    return next((run for run in runs if run.run_id == run_id), None)
+
+
+def _distance(other: Run, run: Run) -> tuple[bool, ...]:
+    """The best first comparison is least: the same base, another run, the same targets, the same r with another seed."""
+    return (
+        other.spec.base_sha256 != run.spec.base_sha256,
+        other.run_id == run.run_id,
+        other.spec.lora.target_modules != run.spec.lora.target_modules,
+        other.spec.lora.r != run.spec.lora.r,
+    )
+
+
+def _facts(run: Run) -> str:
+    m, lora = run.metrics, run.spec.lora
+    accuracy = "not measured at the end" if m["accuracy"] is None else percent(m["accuracy"])
+    return (
+        f'<div class="lab-counts"><span>{run.spec.bench}</span><span>r <b>{lora.r}</b></span><span>α <b>{lora.lora_alpha:g}</b></span>'
+        f"<span>seed <b>{run.spec.seed}</b></span><span>{run.metrics['step']} of {run.spec.steps} steps, {m['status']}</span>"
+        f"<span>accuracy <b>{accuracy}</b>, frozen base {percent(m['base_accuracy'])}</span>"
+        f"<span><b>{count(m['trainable_params'])}</b> trained</span></div>"
+    )
+
+
+def _map(adapter: Adapter, matrix: str) -> str:
+    norms = {one.name: one.frobenius for one in spectra_of(adapter)}
+    matrices = [Matrix(name, role_of(name), layer_of(name), *delta.shape) for name, delta in adapter.items()]
+    return html.norm_map(norms, matrices, picked=matrix)
+
+
+def _spectra(run: Run, against: Run, first: Adapter, second: Adapter, matrix: str) -> list[Any]:
+    pairs = [(run, first), *([(against, second)] if against.run_id != run.run_id and matrix in second else [])]
+    names = labels_of([r.spec for r, _ in pairs])
+    found: list[Spectrum] = [spectra_of({matrix: adapter[matrix]})[0] for _, adapter in pairs]
+    lines = [
+        SpectrumLine(name, r.spec.lora.r, r.spec.seed, one.singular_values)
+        for name, (r, _), one in zip(names, pairs, found, strict=True)
+    ]
+    return [spectrum(lines), energy(lines), html.say(spectrum_caption(list(zip(names, found, strict=True))))]
+
+
+def _overlap(run: Run, against: Run, first: Adapter, second: Adapter, matrix: str, selection: Selection) -> list[Any]:
+    if matrix not in second or first[matrix].shape != second[matrix].shape:
+        return [spectrum([]), html.say(f"Run 2 does not adapt {label_of(matrix)}, or its base has other shapes: nothing to compare.")]
+    record: Overlap = overlap_of(matrix, first[matrix], second[matrix], of=selection.of, side=selection.side)  # type: ignore[arg-type]
+    names = ["run 1", "run 2"] if run.run_id == against.run_id else labels_of([run.spec, against.spec])
+    plot = overlap(record, first=names[0], second=names[1])
+    return [plot, html.say(overlap_caption(record, first=names[0], second=names[1]))]

@@ -1,0 +1,41 @@
+"""The page: places as routes, one look, launched with Gradio's own settings honoured."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.sweeps import warm_up
+from lora_lab.ui.lab import Lab
+from lora_lab.ui.look import LookView
+from lora_lab.ui.train import TrainView
+
+_CSS = Path(__file__).with_name("style.css")
+_HEAD = """<script>
+const kept = localStorage.getItem('lora-lab-theme');
+const apply = () => { if (kept && document.body) document.body.classList.toggle('dark', kept === 'dark'); };
+document.addEventListener('DOMContentLoaded', () => { apply(); setTimeout(apply, 600); });
+</script>"""
+
+
+def build(lab: Lab | None = None) -> gr.Blocks:
+    """The whole page over one lab, not launched."""
+    lab = lab or Lab.from_environment()
+    with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
+        TrainView(lab).build(page)
+    with page.route("Look", "/look"):
+        LookView(lab).build(page)
+    return page
+
+
+def launch(**options: Any) -> None:
+    """Build the page and serve it until it is stopped; host and port come from Gradio's environment variables."""
+    warm_up()
+    look = {"css_paths": [_CSS], "head": _HEAD, "theme": theme()}
+    build().queue(default_concurrency_limit=16).launch(**{**look, "show_error": True, **options})
+
+
+def theme() -> gr.themes.Base:
+    """Violet on grey in the system's own fonts: nothing is fetched."""
+    fonts = ["Inter", "system-ui", "sans-serif"]
+    return gr.themes.Base(primary_hue="violet", neutral_hue="gray", font=fonts, font_mono=["ui-monospace", "monospace"])

@@ -1,0 +1,75 @@
+"""What is selected, as one frozen value that travels in the address from view to view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import urlencode
+
+from lora_lab.specs import DataSpec
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Every choice on the page. Values that the address does not name, or names wrongly, are these."""
+
+    bench: str = "digits"
+    base: str = ""
+    data: str = ""
+    text_column: str = "text"
+    label_column: str = "label"
+    r: tuple[int, ...] = (1, 2, 4, 8)
+    alpha: str = "16"
+    targets: tuple[str, ...] = ("q", "v")
+    seeds: tuple[int, ...] = (0, 1)
+    lr: float | None = None
+    steps: int | None = None
+    job: str = ""
+    run: str = ""
+    against: str = ""
+    matrix: str = ""
+    side: str = "in"
+    of: str = "delta"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether base and data are the user's own."""
+        return self.bench == "yours"
+
+    @property
+    def bench_name(self) -> str:
+        """The bench as the core knows it."""
+        return self.base if self.is_own else self.bench
+
+    @property
+    def data_spec(self) -> DataSpec | None:
+        """The user's own data file, where there is one."""
+        if not self.is_own:
+            return None
+        return DataSpec(path=self.data, text_column=self.text_column, label_column=self.label_column)
+
+    def query(self) -> str:
+        """The address's query: what differs from the defaults."""
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        flat = {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in changed.items()}
+        return urlencode({name: value for name, value in flat.items() if value is not None}, safe=",:/")
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> "Selection":
+        """The selection that an address names."""
+        values: dict[str, Any] = {}
+        for f in fields(cls):
+            if f.name in query:
+                try:
+                    values[f.name] = _parse(f.default, f.name, query[f.name])
+                except ValueError:
+                    continue
+        return cls(**values)
+
+
+def _parse(default: object, name: str, text: str) -> Any:
+    if isinstance(default, tuple):
+        kind = type(default[0])
+        return tuple(kind(part) for part in text.split(",") if part)
+    if default is None:
+        return int(text) if name == "steps" else float(text)
+    return text

@@ -1,0 +1,343 @@
+"""Train: choose a grid, see what it costs, start it, watch it learn."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.benches import BENCH_NAMES, Bench
+from lora_lab.budget import head_params, lora_params
+from lora_lab.errors import LabError, SpecError
+from lora_lab.geometry import Geometry, label_of
+from lora_lab.plots import CurveLine, SpectrumLine, accuracy_curves, learning_caption, loss_curves, spectrum
+from lora_lab.specs import RunSpec, SweepSpec, unique
+from lora_lab.sweeps import Job, RunProgress, expand
+from lora_lab.sweeps.labels import labels_of
+from lora_lab.sweeps.limits import check_public
+from lora_lab.sweeps.summary import rank_table
+from lora_lab.ui import html
+from lora_lab.ui.device import device_name
+from lora_lab.ui.errors import user_errors
+from lora_lab.ui.lab import Lab
+from lora_lab.ui.selection import Selection
+from lora_lab.ui.zero import runs_inline, zero_events
+from lora_lab.units import count, percent
+
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
+_TICK_S = 0.6
+
+
+class TrainView:
+    """Controls on the left, answers on the right. The visitor's choices are one Selection in a gr.State."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def build(self, page: gr.Blocks) -> None:
+        """Lay the view out inside `page` and wire it."""
+        gr.Navbar(visible=False)
+        self.selection = gr.State(Selection())
+        self.seen = gr.State("")
+        self.header = gr.HTML(html.header("Train", "", device=device_name(self.lab.device)), js_on_load=html.HEADER_JS)
+        with gr.Row(elem_classes="lab-main"):
+            with gr.Column(elem_classes="lab-aside"):
+                self._build_controls()
+            with gr.Column(elem_classes="lab-answers"):
+                self._build_answers()
+        self.timer = gr.Timer(_TICK_S, active=False)
+        self._wire(page)
+
+    def _build_controls(self) -> None:
+        benches = [(name.replace("digits:", "digits · "), name) for name in BENCH_NAMES]
+        benches[0] = ("digits · turned", "digits")
+        own = [] if self.lab.public else [("yours…", "yours")]
+        self.bench = gr.Radio([*benches, *own], value="digits", label="Bench", elem_classes="lab-chips", elem_id="bench")
+        self.about = gr.HTML()
+        with gr.Group(visible=False) as self.own:
+            self.base = gr.Textbox(label="Base: a folder or a Hub id", placeholder="sentence-transformers/all-MiniLM-L6-v2")
+            self.data = gr.File(label="Data: CSV or JSONL", file_types=[".csv", ".jsonl"], type="filepath", height=90)
+            with gr.Row():
+                self.text_column = gr.Textbox("text", label="Text column", min_width=80)
+                self.label_column = gr.Textbox("label", label="Label column", min_width=80)
+        self.ranks = gr.CheckboxGroup(list(RANKS), value=[1, 2, 4, 8], label="Ranks r", elem_classes="lab-chips", elem_id="ranks")
+        self.alpha = gr.Radio(list(ALPHAS), value="16", label="Scaling numerator α", elem_classes="lab-chips", elem_id="alpha")
+        self.targets_title = gr.HTML()
+        self.block = gr.HTML(js_on_load=html.PICK_JS, elem_id="block")
+        self.counts = gr.HTML(elem_id="counts")
+        self.seeds = gr.CheckboxGroup([0, 1, 2, 3], value=[0, 1], label="Seeds", elem_classes="lab-chips", elem_id="seeds")
+        with gr.Row():
+            self.lr = gr.Number(0.005, label="Learning rate", minimum=0, min_width=120, elem_id="lr")
+            self.steps = gr.Number(200, label="Steps", precision=0, minimum=0, min_width=120, elem_id="steps")
+        self.plan = gr.HTML(elem_id="plan")
+        with gr.Row():
+            self.start = gr.Button("Start", variant="primary", elem_classes="lab-go", elem_id="start", min_width=100)
+            self.stop = gr.Button("Stop", elem_classes="lab-stop", elem_id="stop", min_width=100, interactive=False)
+        self.status = gr.HTML(elem_id="status")
+
+    def _build_answers(self) -> None:
+        with gr.Row(elem_classes="lab-cards"):
+            with gr.Column(elem_classes="lab-card"):
+                gr.HTML(html.question("Does it learn?", "training loss, a shade a rank, a dash a seed"))
+                self.loss = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="loss")
+            with gr.Column(elem_classes="lab-card"):
+                gr.HTML(html.question("Does it learn what it should?", "accuracy on examples that it never trains on"))
+                self.accuracy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="accuracy")
+        self.learned = gr.HTML(elem_id="learned")
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(html.question("What shape does ΔW take?", "singular values of one matrix as they are now; the dotted lines are the ranks"))
+            self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
+            self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(html.question("How much rank is enough?", "accuracy on the held-out split, mean ± sd over the seeds"))
+            self.ranking = gr.HTML()
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(html.question("Which runs are kept?", "each is a PEFT adapter in the runs folder"))
+            self.table = gr.HTML()
+
+    def _wire(self, page: gr.Blocks) -> None:
+        controls = [self.bench, self.base, self.data, self.text_column, self.label_column]
+        controls += [self.ranks, self.alpha, self.seeds, self.lr, self.steps]
+        costs = [self.selection, self.header, self.about, self.own, self.targets_title, self.block, self.counts, self.plan]
+        live = [self.status, self.loss, self.accuracy, self.learned, self.matrix, self.spectrum, self.ranking, self.table]
+        live += [self.start, self.stop, self.timer, self.seen]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": True}
+        restored = page.load(self.restore, None, [self.selection, *controls], api_name=False, **quiet)
+        restored.then(self.show_costs, self.selection, costs, api_name=False, **quiet).then(
+            self.watch, [self.selection, self.seen], live, api_name=False, **quiet
+        )
+        self.bench.input(self.choose_bench, [self.bench, self.selection], [self.selection, self.lr, self.steps], api_name=False, **quiet).then(
+            self.show_costs, self.selection, costs, api_name=False, **quiet
+        )
+        for control in controls[1:]:
+            event = control.change if control in (self.data, self.base, self.text_column, self.label_column) else control.input
+            event(self.choose, [self.selection, *controls], costs, api_name=False, trigger_mode="always_last", **quiet)
+        self.block.click(self.pick_target, self.selection, costs, api_name=False, **quiet)
+        begun = self.start.click(self.begin, self.selection, [self.selection, self.header, self.timer, self.stop, self.start], api_name="start")
+        begun.then(self.watch, [self.selection, self.seen], live, api_name=False, **quiet)
+        self.stop.click(self.halt, self.selection, [self.status, self.stop], api_name="stop", queue=False, show_progress="hidden")
+        self.timer.tick(self.watch, [self.selection, self.seen], live, api_name=False, trigger_mode="once", **quiet)
+        self.matrix.input(self.choose_matrix, [self.matrix, self.selection], [self.selection, self.header, self.spectrum], api_name=False, **quiet)
+
+    # Handlers: each reads controls, asks the core, and returns what its outputs show.
+
+    def restore(self, request: gr.Request) -> list[Any]:
+        """The selection that the address names, into state and controls."""
+        selection = Selection.from_query(dict(request.query_params))
+        if self.lab.public and selection.is_own:
+            selection = replace(selection, bench="digits")
+        try:
+            defaults = self.lab.bench(selection.bench_name, selection.data_spec).defaults
+            lr, steps = selection.lr or defaults.learning_rate, selection.steps if selection.steps is not None else defaults.steps
+        except LabError:
+            lr, steps = selection.lr, selection.steps
+        values = [selection.bench, selection.base, selection.data or None, selection.text_column, selection.label_column]
+        return [selection, *values, list(selection.r), selection.alpha, list(selection.seeds), lr, steps]
+
+    def choose_bench(self, bench: str, selection: Selection) -> list[Any]:
+        """Another bench brings its own learning rate and steps."""
+        selection = replace(selection, bench=bench, lr=None, steps=None, job="", matrix="")
+        if selection.is_own:
+            return [selection, gr.skip(), gr.skip()]
+        defaults = self.lab.bench(bench, None).defaults
+        return [selection, defaults.learning_rate, defaults.steps]
+
+    def choose(self, selection: Selection, *values: Any) -> list[Any]:
+        """Any other control moved."""
+        bench, base, data, text, label, ranks, alpha, seeds, lr, steps = values
+        defaults = None if bench == "yours" else self.lab.bench(bench, None).defaults
+        selection = replace(
+            selection,
+            bench=bench,
+            base=base or "",
+            data=data or "",
+            text_column=text,
+            label_column=label,
+            r=tuple(sorted(ranks)),
+            alpha=alpha,
+            seeds=tuple(sorted(seeds)),
+            lr=None if defaults and lr == defaults.learning_rate else lr,
+            steps=None if defaults and steps == defaults.steps else steps,
+        )
+        return self.show_costs(selection)
+
+    def pick_target(self, selection: Selection, event: gr.EventData) -> list[Any]:
+        """A matrix of the drawing was clicked: adapt it, or no longer."""
+        role = event.pick
+        targets = tuple(t for t in selection.targets if t != role) if role in selection.targets else (*selection.targets, role)
+        return self.show_costs(replace(selection, targets=targets))
+
+    def choose_matrix(self, matrix: str, selection: Selection) -> list[Any]:
+        """Another matrix for the spectrum."""
+        selection = replace(selection, matrix=matrix)
+        return [selection, self._header(selection), _live_spectrum(self._runs(selection), matrix)]
+
+    @user_errors
+    def show_costs(self, selection: Selection) -> list[Any]:
+        """What the grid would train, before anything runs."""
+        own = gr.update(visible=selection.is_own)
+        try:
+            bench = self.lab.bench(selection.bench_name, selection.data_spec)
+            geometry = self.lab.geometry(bench)
+        except LabError as err:
+            sentence = "Name a base and give a data file." if selection.is_own and not (selection.base and selection.data) else str(err)
+            return [selection, self._header(selection), html.say(sentence), own, "", "", "", ""]
+        chosen = {m.name for m in geometry.targeted(t for t in selection.targets if geometry.matching(t))}
+        drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
+        title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>'
+        about = f'<div class="lab-s">{escape(bench.about)}</div>'
+        costs, plan = _costs(bench, geometry, selection), self._plan_sentence(bench, geometry, selection)
+        return [selection, self._header(selection), about, own, title, drawing, costs, plan]
+
+    @user_errors
+    def begin(self, selection: Selection) -> Iterator[list[Any]]:
+        """Start the sweep. In workers it goes on by itself; on ZeroGPU this handler drives it."""
+        bench = self.lab.bench(selection.bench_name, selection.data_spec)
+        specs = self._specs(bench, self.lab.geometry(bench), selection)
+        if self.lab.public:
+            check_public(specs)
+        name, job = self.lab.new_job(specs)
+        selection = replace(selection, job=name)
+        begun = [selection, self._header(selection), gr.Timer(active=True), gr.Button(interactive=True), gr.Button(interactive=False)]
+        yield from self._drive(job, begun)
+
+    def _drive(self, job: Job, begun: list[Any]) -> Iterator[list[Any]]:
+        if not runs_inline():
+            job.start()
+            yield begun
+            return
+        yield begun
+        for _ in job.pump(zero_events(job.specs, str(self.lab.store.root)), closes=True):
+            yield [gr.skip()] * len(begun)
+
+    def halt(self, selection: Selection) -> list[Any]:
+        """Stop, and say at once that it is being done."""
+        job = self._job(selection)
+        if job:
+            job.stop()
+        return [html.job_status(job), gr.Button(interactive=False)]
+
+    def watch(self, selection: Selection, seen: str) -> list[Any]:
+        """The answers as they are now; nothing is sent where nothing changed."""
+        job = self._job(selection)
+        mark = f"{selection.job} {job.state} {job.steps_done} {sum(len(p.evals) for p in job.runs.values())}" if job else "-"
+        if mark == seen:
+            return [gr.skip()] * 12
+        runs = self._runs(selection)
+        lines = _curves(runs)
+        names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
+        matrix = selection.matrix if selection.matrix in names else (names[-1] if names else None)
+        ended = job is None or job.ended
+        best = max((run.evals[-1].accuracy for run in runs if run.evals), default=None)
+        table = rank_table(runs)
+        return [
+            html.job_status(job),
+            loss_curves(lines),
+            accuracy_curves(lines),
+            html.say(learning_caption(best, table.base_accuracy, ended=ended)),
+            gr.Dropdown(choices=[(_matrix_label(n), n) for n in names], value=matrix),
+            _live_spectrum(runs, matrix),
+            html.rank_table(table),
+            self._table(runs, selection),
+            gr.Button(interactive=ended),
+            gr.Button(interactive=not ended and job.state != "stopping"),
+            gr.Timer(active=not ended),
+            mark,
+        ]
+
+    # What the handlers share.
+
+    def _header(self, selection: Selection) -> str:
+        return html.header("Train", selection.query(), device=device_name(self.lab.device))
+
+    def _job(self, selection: Selection) -> Job | None:
+        return self.lab.jobs.get(selection.job)
+
+    def _runs(self, selection: Selection) -> list[RunProgress]:
+        """The job's runs; without a job, the runs of this bench that the store has."""
+        job = self._job(selection)
+        if job:
+            return list(job.runs.values())
+        kept = [run for run in self.lab.visible_runs(selection.job) if run.spec.bench == selection.bench_name]
+        return [RunProgress.of(run.spec, run.events()) for run in kept[:24]]
+
+    def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:
+        for name, chosen in (("r", selection.r), ("targets", selection.targets), ("seeds", selection.seeds)):
+            if not chosen:
+                raise SpecError(f"The {name} of a sweep must be at least one choice. Got none.")
+        grid = SweepSpec(
+            r=selection.r,
+            lora_alpha=(selection.alpha,),
+            targets=(selection.targets,),
+            seeds=selection.seeds,
+            learning_rate=(selection.lr,) if selection.lr is not None else None,
+            steps=selection.steps,
+        )
+        return expand(bench, grid, geometry=geometry)
+
+    def _plan_sentence(self, bench: Bench, geometry: Geometry, selection: Selection) -> str:
+        try:
+            specs = self._specs(bench, geometry, selection)
+        except LabError as err:
+            return html.say(str(err), kind="error")
+        had = [spec for spec in specs if self.lab.store.is_complete(spec.run_id)]
+        kept = f", {len(had)} of them in the store already" if had else ""
+        noun = "run" if len(specs) == 1 else "runs"
+        return html.say(f"{len(specs)} {noun} of {specs[0].steps} steps{kept}.")
+
+    def _table(self, runs: list[RunProgress], selection: Selection) -> str:
+        rows, links = [], []
+        kept = {run.run_id for run in self.lab.visible_runs(selection.job)}
+        for run in runs:
+            rows.append(_row(run))
+            looked = replace(selection, run=run.spec.run_id)
+            links.append(f"./look?{escape(looked.query())}" if run.done and run.spec.run_id in kept else "")
+        return html.runs_table(rows, links)
+
+
+def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
+    """Trainable parameters for every rank chosen."""
+    targets = tuple(t for t in selection.targets if geometry.matching(t))
+    head = head_params(geometry, bench.head_modules)
+    if not targets:
+        return html.say("No matrix is chosen: click at least one.", kind="error")
+    cells = []
+    for r in selection.r:
+        params = lora_params(geometry, targets, r=r)
+        cells.append(f"<span>r {r}: <b>{params:,}</b> ({percent(params / geometry.total_params, 2)})</span>")
+    plus = f"<span>and {count(head)} for the head</span>" if head else ""
+    of = f"<span>trainable, of {count(geometry.total_params)}</span>"
+    return f'<div class="lab-counts" aria-live="polite">{"".join(cells)}{of}{plus}</div>'
+
+
+def _curves(runs: list[RunProgress]) -> list[CurveLine]:
+    labels = labels_of([run.spec for run in runs])
+    return [
+        CurveLine(label, run.spec.lora.r, run.spec.seed, tuple(run.steps), tuple(run.evals))
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
+def _live_spectrum(runs: list[RunProgress], matrix: str | None) -> Any:
+    labels = labels_of([run.spec for run in runs])
+    lines = [
+        SpectrumLine(label, run.spec.lora.r, run.spec.seed, run.spectrum.singular_values[matrix])
+        for label, run in zip(labels, runs, strict=True)
+        if run.spectrum and matrix in run.spectrum.singular_values
+    ]
+    return spectrum(lines)
+
+
+def _matrix_label(name: str) -> str:
+    return f"{label_of(name)}  ({name})"
+
+
+def _row(run: RunProgress) -> tuple[str, ...]:
+    lora = run.spec.lora
+    trained = count(run.start.trainable_params) if run.start else ""
+    accuracy, loss = (percent(run.evals[-1].accuracy), f"{run.evals[-1].loss:.3f}") if run.evals else ("", "")
+    status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")
+    rate, seed = f"{run.spec.learning_rate:g}", str(run.spec.seed)
+    return (run.spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), rate, seed, trained, accuracy, loss, status)
