@@ -73,9 +73,7 @@ MINILM = Asset(
 MOVIE_REVIEWS = Asset(
     name="movie-reviews",
     size_bytes=2_466_783,
-    package=Package(
-        "vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", is_wheel=False
-    ),
+    package=Package("vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", is_wheel=False),
     files=(
         AssetFile(
             "movieReviewSnippets_GroundTruth.txt",

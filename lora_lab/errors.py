@@ -1,12 +1,12 @@
 """What can go wrong, as one tree. Every message is one sentence for the person who typed the value.
 
-    LabError
-    ├── SpecError      a value that a spec, a flag or a control refuses
-    ├── DataError      a data file or a base folder that cannot be used
-    ├── AssetError     a file that could not be fetched or is not what it should be
-    ├── AdapterError   a file or folder that is no adapter, or one that cannot be read
-    ├── StoreError     a run that is not in the store, or a store that cannot be written
-    └── TrainingError  a training worker that died
+LabError
+├── SpecError      a value that a spec, a flag or a control refuses
+├── DataError      a data file or a base folder that cannot be used
+├── AssetError     a file that could not be fetched or is not what it should be
+├── AdapterError   a file or folder that is no adapter, or one that cannot be read
+├── StoreError     a run that is not in the store, or a store that cannot be written
+└── TrainingError  a training worker that died
 """
 
 

@@ -47,8 +47,7 @@ class LowRank:
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        to = {"device": "cpu", "dtype": torch.float64}
-        return self.lora_b.detach().to(**to), self.lora_a.detach().to(**to)  # type: ignore[call-overload, no-any-return]
+        return self.lora_b.detach().to("cpu", torch.float64), self.lora_a.detach().to("cpu", torch.float64)
 
     def dense(self) -> Float[Tensor, "d_out d_in"]:
         """ΔW itself: for tests and pictures of small matrices, never for analysis."""
@@ -73,11 +72,9 @@ class LowRank:
 
     def frobenius(self) -> float:
         """‖ΔW‖_F."""
-        return max(self.inner(self), 0.0) ** 0.5
+        return float(max(self.inner(self), 0.0) ** 0.5)
 
-    def svd(
-        self, method: SvdMethod = "qr"
-    ) -> tuple[Float[Tensor, "d_out k"], Float[Tensor, " k"], Float[Tensor, "k d_in"]]:
+    def svd(self, method: SvdMethod = "qr") -> tuple[Float[Tensor, "d_out k"], Float[Tensor, " k"], Float[Tensor, "k d_in"]]:
         """Thin SVD of ΔW, k = min(d_out, d_in, r), singular values largest first.
 
         `qr`: QR of both factors, SVD of the r × r core; accurate for every singular value. `gram`: eigenvectors of the

@@ -111,7 +111,9 @@ def _warnings(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple
     if config.get("use_dora"):
         found.append("DoRA: a magnitude changes W by more than B A; the factors here are its direction part only.")
     if str(config.get("init_lora_weights")).split("_")[0] in {"pissa", "olora", "corda", "loftq", "lora_ga"}:
-        found.append(f"The initialisation {config['init_lora_weights']} moves the base: B A is not the change against the original W.")
+        found.append(
+            f"The initialisation {config['init_lora_weights']} moves the base: B A is not the change against the original W."
+        )
     whole = sorted(
         {key.removeprefix(_PREFIX).rsplit(".", 1)[0] for key in tensors if ".lora_" not in key and "lora_magnitude" not in key}
     )

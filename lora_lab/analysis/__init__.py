@@ -6,9 +6,9 @@ The records are plain; the functions, which compute with torch, load when they a
 from importlib import import_module
 from typing import Any
 
-from lora_lab.analysis.records import Of, Overlap, Side, Spectrum
-
 _HOME = {
+    "Overlap": "records",
+    "Spectrum": "records",
     "chance_level": "chance",
     "chance_sd": "chance",
     "directions": "subspaces",
@@ -22,7 +22,7 @@ _HOME = {
     "stable_rank": "spectra",
     "subspace_similarity": "subspaces",
 }
-__all__ = sorted([*_HOME, "Of", "Overlap", "Side", "Spectrum"])
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from lora_lab.analysis.records import Of, Overlap, Side
 from lora_lab.errors import AdapterError, SpecError, out_of_range
 from lora_lab.lowrank import LowRank
 
+
 def subspace_similarity(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> float:
     """φ = ‖uᵀv‖²_F / min(i, j), in [0, 1]; columns orthonormal. 1 where the smaller span lies in the larger.
 
@@ -30,7 +31,8 @@ def principal_angles(u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> Float[
         u, v = v, u
     cosines = torch.linalg.svdvals(u.mT @ v).clamp(0, 1)
     sines = torch.linalg.svdvals(v - u @ (u.mT @ v)).clamp(0, 1).flip(0)
-    return torch.where(cosines > 0.5**0.5, sines.asin(), cosines.acos())
+    angles: Tensor = torch.where(cosines > 0.5**0.5, sines.asin(), cosines.acos())
+    return angles
 
 
 def directions(delta: LowRank, *, of: Of = "delta", side: Side = "in") -> Float[Tensor, "d k"]:

@@ -1,5 +1,6 @@
 """What every bench offers."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +44,6 @@ class Split:
             longest = int(batch["attention_mask"].sum(1).max())
             batch = {name: x if x.ndim == 1 else x[:, :longest] for name, x in batch.items()}
         return batch
-
 
     def by_length(self) -> Int[Tensor, " n"]:
         """Every row once, shortest text first, so that batches carry little padding."""
@@ -100,8 +100,6 @@ class Bench(ABC):
 
 
 def _sha256_of_text(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 

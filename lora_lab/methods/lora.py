@@ -31,11 +31,11 @@ def attach(
         task_type: PEFT's name of the task, for the adapter's config file.
     """
     config = to_peft(spec, task_type=task_type, modules_to_save=head_modules)
-    peft_model = get_peft_model(model, config)  # type: ignore[arg-type]
+    peft_model: PeftModel = get_peft_model(model, config)
     _initialise_a(peft_model, seed=seed, r=spec.r)
     for name in head_modules:
         _initialise_head(peft_model, name, seed=seed)
-    return peft_model  # type: ignore[return-value]
+    return peft_model
 
 
 def trainable_params(peft_model: nn.Module) -> tuple[int, int]:

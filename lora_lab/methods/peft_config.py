@@ -13,7 +13,7 @@ def to_peft(spec: LoraSpec, *, task_type: str | None = None, modules_to_save: It
     targets = ALL_LINEAR if spec.target_modules == (ALL_LINEAR,) else list(spec.target_modules)
     return LoraConfig(
         r=spec.r,
-        lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]  # PEFT annotates int and divides as floats
+        lora_alpha=spec.lora_alpha,
         lora_dropout=spec.lora_dropout,
         target_modules=targets,
         use_rslora=spec.use_rslora,

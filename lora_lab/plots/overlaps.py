@@ -16,7 +16,11 @@ def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
         empty = figure(x=f"j: directions of {second}", y=f"i: directions of {first}", height_px=340)
         return nothing_yet(empty, "One of the two is zero: it has no direction to compare.")
     fig = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06, column_titles=["measured", f"chance: max(i, j) / {record.dimension}"]
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+        column_titles=["measured", f"chance: max(i, j) / {record.dimension}"],
     )
     style(fig, height_px=340)
     fig.update_annotations(font_size=12)

@@ -31,7 +31,9 @@ def spectrum(lines: Iterable[SpectrumLine]) -> go.Figure:
         _line(fig, line, values, "σ%{x} = %{y:.4g}")
     for r in sorted({line.r for line in lines}):
         fig.add_vline(r, line={"color": rank_colour(r), "dash": "dot", "width": 1})
-        fig.add_annotation(x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor="right", font={"color": TEXT, "size": 11})
+        fig.add_annotation(
+            x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor="right", font={"color": TEXT, "size": 11}
+        )
     fig.update_yaxes(type="log", exponentformat="power", dtick=1 if _decades(lines) > 1.2 else "D2")
     return _count_directions(fig, lines)
 
@@ -45,7 +47,9 @@ def energy(lines: Iterable[SpectrumLine]) -> go.Figure:
     for line in lines:
         sums = list(accumulate(s * s for s in line.singular_values))
         _line(fig, line, [s / sums[-1] for s in sums], "%{x} directions keep %{y:.1%}")
-    fig.add_hline(0.95, line={"color": PALETTE["W0"], "dash": "dash", "width": 1}, annotation_text="95 %")
+    fig.add_hline(
+        0.95, line={"color": PALETTE["W0"], "dash": "dash", "width": 1}, annotation_text="95 %", annotation_position="bottom right"
+    )
     fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
     return _count_directions(fig, lines)
 

@@ -3,8 +3,9 @@
 from lora_lab.sweeps.api import Sweep, sweep, train
 from lora_lab.sweeps.grid import expand
 from lora_lab.sweeps.jobs import Job, RunProgress
-from lora_lab.sweeps.runners import RUNNERS, record_run, sweep_events, warm_up
+from lora_lab.sweeps.runners import RUNNERS, sweep_events, warm_up
 from lora_lab.sweeps.store import Run, RunStore
+from lora_lab.sweeps.worker import record_run
 
 __all__ = [
     "RUNNERS",

@@ -4,19 +4,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
-
-from peft import LoraConfig
+from typing import TYPE_CHECKING, Any, overload
 
 from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import TrainingError
 from lora_lab.events import DoneEvent, Event
-from lora_lab.methods import from_peft
 from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec
 from lora_lab.sweeps.grid import expand
 from lora_lab.sweeps.runners import sweep_events
 from lora_lab.sweeps.store import Run, RunStore
 from lora_lab.training import plan_run
+
+if TYPE_CHECKING:
+    import peft
 
 Watch = Callable[[RunSpec, Event], None]
 
@@ -49,7 +49,7 @@ class Sweep(Sequence[Run]):
 
 def train(
     bench: str,
-    lora: LoraSpec | LoraConfig | None = None,
+    lora: "LoraSpec | peft.LoraConfig | None" = None,
     *,
     data: DataSpec | None = None,
     runs: str | Path = "runs",
@@ -71,8 +71,7 @@ def train(
     Raises:
         LabError: whatever the user can mend, in one sentence.
     """
-    lora = from_peft(lora) if isinstance(lora, LoraConfig) else lora or LoraSpec()
-    spec = plan_run(find_bench(bench, data), lora, **settings)
+    spec = plan_run(find_bench(bench, data), lora or LoraSpec(), **settings)
     sweep = run_specs([spec], RunStore(runs), runner="inline", device=device, watch=watch)
     if not sweep.runs:
         raise TrainingError(sweep.failed[spec.run_id])

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,9 +64,7 @@ class Job:
         device: as for `train_events`.
     """
 
-    def __init__(
-        self, specs: Sequence[RunSpec], store: RunStore, *, runner: str = "process", device: str | None = None
-    ) -> None:
+    def __init__(self, specs: Sequence[RunSpec], store: RunStore, *, runner: str = "process", device: str | None = None) -> None:
         self.specs, self.store, self.runner, self.device = tuple(specs), store, runner, device
         had = {run.run_id: run for run in store.find(spec.run_id for spec in specs) if run.is_complete}
         self.runs = {s.run_id: RunProgress.of(s, had[s.run_id].events() if s.run_id in had else ()) for s in specs}
@@ -76,6 +74,7 @@ class Job:
         self._stop = threading.Event()
         self._first_step_s: float | None = None
         self._steps_seen = 0
+        self.events_seen = 0
 
     def start(self) -> "Job":
         """Train in a thread of this process, which drives the runner."""
@@ -111,7 +110,7 @@ class Job:
         elapsed_s = time.monotonic() - self._first_step_s
         return (self.total_steps - self.steps_done) * elapsed_s / (self._steps_seen - 1)
 
-    def pump(self, events: Iterator[Tagged], *, closes: bool = False) -> Iterator[Tagged]:
+    def pump(self, events: Generator[Tagged, None, None], *, closes: bool = False) -> Iterator[Tagged]:
         """Take every event into the job's view and pass it on. Whoever iterates this drives the sweep.
 
         Args:
@@ -125,9 +124,10 @@ class Job:
                 self._first_step_s = self._first_step_s or time.monotonic()
                 self._steps_seen += 1
             self.runs[run_id].take(event)
+            self.events_seen += 1
             yield run_id, event
             if closes and self._stop.is_set():
-                events.close()  # type: ignore[attr-defined]
+                events.close()
                 break
         self._end()
 

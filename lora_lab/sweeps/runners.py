@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -33,7 +33,7 @@ def sweep_events(
     runner: str = "process",
     device: str | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Tagged]:
+) -> Generator[Tagged, None, None]:
     """Train every spec that the store does not have, yielding what happens, each run's Done after it is in the store.
 
     Args:
@@ -55,7 +55,7 @@ def sweep_events(
     return _inline(todo, store, device, stop) if runner == "inline" else _processes(todo, store, device, stop)
 
 
-def _inline(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Iterator[Tagged]:
+def _inline(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Generator[Tagged, None, None]:
     for spec in todo:
         step = 0
         with closing(record_run(spec, store, device=device)) as events:
@@ -173,7 +173,9 @@ class _Crew:
         self.workers.clear()
 
 
-def _processes(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Iterator[Tagged]:
+def _processes(
+    todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event
+) -> Generator[Tagged, None, None]:
     cores = os.cpu_count() or 1
     width = min(len(todo), cores) if pick_device(device).type == "cpu" else min(len(todo), 1)
     crew = _Crew(store, device, threads=max(1, cores // max(1, width)), waiting=deque(todo))

@@ -1,6 +1,6 @@
 """What a worker process does: train the runs it is handed into the store, and say what happens."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,7 +14,7 @@ from lora_lab.sweeps.store import Draft, RunStore
 from lora_lab.training import train_events
 
 
-def record_run(spec: RunSpec, store: RunStore, *, device: str | None = None) -> Iterator[Event]:
+def record_run(spec: RunSpec, store: RunStore, *, device: str | None = None) -> Generator[Event, None, None]:
     """`train_events` into the store: Done is yielded after the run is in place.
 
     Closing the generator keeps what was learned as a stopped run, unless nothing was. An error leaves nothing.
@@ -22,7 +22,7 @@ def record_run(spec: RunSpec, store: RunStore, *, device: str | None = None) -> 
     draft = store.begin(spec)
     step, elapsed_s = 0, 0.0
     try:
-        with closing(train_events(spec, draft.folder, device=device)) as events:  # type: ignore[type-var]
+        with closing(train_events(spec, draft.folder, device=device)) as events:
             for event in events:
                 draft.record(event)
                 if isinstance(event, StepEvent):
@@ -62,7 +62,7 @@ def work(pipe: Connection, root: Path, threads: int, device: str | None) -> None
 def _train_one(spec: RunSpec, store: RunStore, pipe: Connection, device: str | None) -> DoneEvent:
     step = 0
     try:
-        with closing(record_run(spec, store, device=device)) as events:  # type: ignore[type-var]
+        with closing(record_run(spec, store, device=device)) as events:
             for event in events:
                 if isinstance(event, DoneEvent):
                     return event

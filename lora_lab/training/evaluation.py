@@ -26,7 +26,7 @@ def evaluate(model: nn.Module, split: Split) -> Score:
     was_training = model.training
     model.eval()
     correct, loss = 0, 0.0
-    for rows in split.by_length().split(_ROWS):
+    for rows in torch.split(split.by_length(), _ROWS):
         batch = split.batch(rows)
         labels = batch["labels"].to(device)
         with autocast(device):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from lora_lab.training.evaluation import evaluate
 _SPECTRA_A_RUN = 40
 
 
-def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> Iterator[Event]:
+def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> Generator[Event, None, None]:
     """Train one run, yielding what happens; the adapter goes to `folder / "adapter"` at every evaluation and at the end.
 
     Args:
@@ -65,7 +65,7 @@ class _Run:
         ).to(device)
         self.step = 0
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         reset_peak_memory(self.device)
         yield self._start()
         yield self._eval()

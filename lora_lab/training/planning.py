@@ -4,26 +4,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
+
 from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench
 from lora_lab.benches.custom import read_examples
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry, resolve_targets
+from lora_lab.methods import from_peft
 from lora_lab.specs import DataSpec, LoraSpec, RunSpec
 
 
-def plan_run(bench: Bench, lora: LoraSpec, *, geometry: Geometry | None = None, **settings: Any) -> RunSpec:
+def plan_run(bench: Bench, lora: LoraSpec | LoraConfig, *, geometry: Geometry | None = None, **settings: Any) -> RunSpec:
     """A spec with resolved targets, the bench's own defaults where a setting is None, and hashes of base and data.
 
     Args:
         bench: the base and its task.
-        lora: the adapter; its targets may be roles.
+        lora: the adapter; its targets may be roles. A `peft.LoraConfig` will do.
         geometry: the bench's, where the caller has it already.
         settings: fields of RunSpec such as steps, learning_rate, seed.
 
     Raises:
         SpecError: a value out of range, a target that the base does not have, or one that is trained in full anyway.
     """
+    lora = lora if isinstance(lora, LoraSpec) else from_peft(lora)
     geometry = geometry or bench.geometry()
     targets = resolve_targets(geometry, lora.target_modules, r=lora.r)
     _refuse_head(bench, geometry, targets)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from urllib.parse import quote
 
 from lora_lab.geometry import ROLES, Geometry, Matrix
 from lora_lab.plots import PALETTE
@@ -149,7 +148,8 @@ def header(place: str, query: str, *, device: str) -> str:
     tail = f"?{query}" if query else ""
     places = (("Train", "./"), ("Look", "./look"))
     links = "".join(
-        f'<a href="{path}{escape(tail)}"{" class=on aria-current=page" if name == place else ""}>{name}</a>' for name, path in places
+        f'<a href="{path}{escape(tail)}"{" class=on aria-current=page" if name == place else ""}>{name}</a>'
+        for name, path in places
     )
     return (
         f'<div class="lab-header" data-query="{escape(tail)}"><b>LoRA Lab</b><nav>{links}</nav>'
@@ -178,11 +178,6 @@ element.addEventListener('click', (e) => {
   }
 });
 """
-
-
-def quoted(text: str) -> str:
-    """Text as part of an address."""
-    return quote(text, safe=",:/")
 
 
 def geometry_note(geometry: Geometry) -> str:

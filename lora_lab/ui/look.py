@@ -75,7 +75,7 @@ class LookView:
         controls = [self.run, self.against, self.of, self.side]
         answers = [self.selection, self.header, *controls, self.facts, self.map, self.title]
         answers += [self.spectrum, self.energy, self.spectrum_says, self.overlap, self.overlap_says]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(self.restore, None, answers, **quiet)
         for control in controls:
             control.input(self.choose, [self.selection, *controls], answers, trigger_mode="always_last", **quiet)
@@ -149,12 +149,16 @@ def _distance(other: Run, run: Run) -> tuple[bool, ...]:
 def _facts(run: Run) -> str:
     m, lora = run.metrics, run.spec.lora
     accuracy = "not measured at the end" if m["accuracy"] is None else percent(m["accuracy"])
-    return (
-        f'<div class="lab-counts"><span>{run.spec.bench}</span><span>r <b>{lora.r}</b></span><span>α <b>{lora.lora_alpha:g}</b></span>'
-        f"<span>seed <b>{run.spec.seed}</b></span><span>{run.metrics['step']} of {run.spec.steps} steps, {m['status']}</span>"
-        f"<span>accuracy <b>{accuracy}</b>, frozen base {percent(m['base_accuracy'])}</span>"
-        f"<span><b>{count(m['trainable_params'])}</b> trained</span></div>"
+    said = (
+        run.spec.bench,
+        f"r <b>{lora.r}</b>",
+        f"α <b>{lora.lora_alpha:g}</b>",
+        f"seed <b>{run.spec.seed}</b>",
+        f"{m['step']} of {run.spec.steps} steps, {m['status']}",
+        f"accuracy <b>{accuracy}</b>, frozen base {percent(m['base_accuracy'])}",
+        f"<b>{count(m['trainable_params'])}</b> trained",
     )
+    return f'<div class="lab-counts">{"".join(f"<span>{part}</span>" for part in said)}</div>'
 
 
 def _map(adapter: Adapter, matrix: str) -> str:
@@ -176,7 +180,10 @@ def _spectra(run: Run, against: Run, first: Adapter, second: Adapter, matrix: st
 
 def _overlap(run: Run, against: Run, first: Adapter, second: Adapter, matrix: str, selection: Selection) -> list[Any]:
     if matrix not in second or first[matrix].shape != second[matrix].shape:
-        return [spectrum([]), html.say(f"Run 2 does not adapt {label_of(matrix)}, or its base has other shapes: nothing to compare.")]
+        return [
+            spectrum([]),
+            html.say(f"Run 2 does not adapt {label_of(matrix)}, or its base has other shapes: nothing to compare."),
+        ]
     record: Overlap = overlap_of(matrix, first[matrix], second[matrix], of=selection.of, side=selection.side)  # type: ignore[arg-type]
     names = ["run 1", "run 2"] if run.run_id == against.run_id else labels_of([run.spec, against.spec])
     plot = overlap(record, first=names[0], second=names[1])

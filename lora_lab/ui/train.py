@@ -16,7 +16,7 @@ from lora_lab.specs import RunSpec, SweepSpec, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.labels import labels_of
 from lora_lab.sweeps.limits import check_public
-from lora_lab.sweeps.summary import rank_table
+from lora_lab.sweeps.summary import rank_table, row_name
 from lora_lab.ui import html
 from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors
@@ -28,6 +28,7 @@ from lora_lab.units import count, percent
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
 _TICK_S = 0.6
+_MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 
 
 class TrainView:
@@ -87,7 +88,8 @@ class TrainView:
                 self.accuracy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="accuracy")
         self.learned = gr.HTML(elem_id="learned")
         with gr.Column(elem_classes="lab-card"):
-            gr.HTML(html.question("What shape does ΔW take?", "singular values of one matrix as they are now; the dotted lines are the ranks"))
+            subtitle = "singular values of one matrix as they are now; the dotted lines are the ranks"
+            gr.HTML(html.question("What shape does ΔW take?", subtitle))
             self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
             self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
         with gr.Column(elem_classes="lab-card"):
@@ -98,28 +100,32 @@ class TrainView:
             self.table = gr.HTML()
 
     def _wire(self, page: gr.Blocks) -> None:
-        controls = [self.bench, self.base, self.data, self.text_column, self.label_column]
-        controls += [self.ranks, self.alpha, self.seeds, self.lr, self.steps]
+        texts = [self.base, self.data, self.text_column, self.label_column]
+        choices = [self.ranks, self.alpha, self.seeds, self.lr, self.steps]
+        controls = [self.bench, *texts, *choices]
         costs = [self.selection, self.header, self.about, self.own, self.targets_title, self.block, self.counts, self.plan]
         live = [self.status, self.loss, self.accuracy, self.learned, self.matrix, self.spectrum, self.ranking, self.table]
         live += [self.start, self.stop, self.timer, self.seen]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": True}
-        restored = page.load(self.restore, None, [self.selection, *controls], api_name=False, **quiet)
-        restored.then(self.show_costs, self.selection, costs, api_name=False, **quiet).then(
-            self.watch, [self.selection, self.seen], live, api_name=False, **quiet
-        )
-        self.bench.input(self.choose_bench, [self.bench, self.selection], [self.selection, self.lr, self.steps], api_name=False, **quiet).then(
-            self.show_costs, self.selection, costs, api_name=False, **quiet
-        )
-        for control in controls[1:]:
-            event = control.change if control in (self.data, self.base, self.text_column, self.label_column) else control.input
-            event(self.choose, [self.selection, *controls], costs, api_name=False, trigger_mode="always_last", **quiet)
-        self.block.click(self.pick_target, self.selection, costs, api_name=False, **quiet)
-        begun = self.start.click(self.begin, self.selection, [self.selection, self.header, self.timer, self.stop, self.start], api_name="start")
-        begun.then(self.watch, [self.selection, self.seen], live, api_name=False, **quiet)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+        restored = page.load(self.restore, None, [self.selection, *controls], **quiet)
+        shown = restored.then(self.show_costs, self.selection, costs, **quiet)
+        shown.then(self.watch, [self.selection, self.seen], live, **quiet)
+
+        benched = [self.selection, self.lr, self.steps]
+        chosen = self.bench.input(self.choose_bench, [self.bench, self.selection], benched, **quiet)
+        chosen.then(self.show_costs, self.selection, costs, **quiet).then(self.watch, [self.selection, self.seen], live, **quiet)
+        for event in [*(text.change for text in texts), *(choice.input for choice in choices)]:
+            event(self.choose, [self.selection, *controls], costs, trigger_mode="always_last", **quiet)
+        self.block.click(self.pick_target, self.selection, costs, **quiet)
+        spectral = [self.selection, self.header, self.spectrum]
+        self.matrix.input(self.choose_matrix, [self.matrix, self.selection], spectral, **quiet)
+
+        begun = [self.selection, self.header, self.timer, self.stop, self.start]
+        started = self.start.click(self.begin, self.selection, begun, api_name="start", show_progress="hidden")
+        started.then(self.watch, [self.selection, self.seen], live, **quiet)
         self.stop.click(self.halt, self.selection, [self.status, self.stop], api_name="stop", queue=False, show_progress="hidden")
-        self.timer.tick(self.watch, [self.selection, self.seen], live, api_name=False, trigger_mode="once", **quiet)
-        self.matrix.input(self.choose_matrix, [self.matrix, self.selection], [self.selection, self.header, self.spectrum], api_name=False, **quiet)
+        self.timer.tick(self.watch, [self.selection, self.seen], live, trigger_mode="once", **quiet)
 
     # Handlers: each reads controls, asks the core, and returns what its outputs show.
 
@@ -130,9 +136,10 @@ class TrainView:
             selection = replace(selection, bench="digits")
         try:
             defaults = self.lab.bench(selection.bench_name, selection.data_spec).defaults
-            lr, steps = selection.lr or defaults.learning_rate, selection.steps if selection.steps is not None else defaults.steps
+            lr = selection.lr or defaults.learning_rate
+            steps = defaults.steps if selection.steps is None else selection.steps
         except LabError:
-            lr, steps = selection.lr, selection.steps
+            lr, steps = 1e-3, 200
         values = [selection.bench, selection.base, selection.data or None, selection.text_column, selection.label_column]
         return [selection, *values, list(selection.r), selection.alpha, list(selection.seeds), lr, steps]
 
@@ -182,7 +189,8 @@ class TrainView:
             bench = self.lab.bench(selection.bench_name, selection.data_spec)
             geometry = self.lab.geometry(bench)
         except LabError as err:
-            sentence = "Name a base and give a data file." if selection.is_own and not (selection.base and selection.data) else str(err)
+            unfilled = selection.is_own and not (selection.base and selection.data)
+            sentence = "Name a base and give a data file." if unfilled else str(err)
             return [selection, self._header(selection), html.say(sentence), own, "", "", "", ""]
         chosen = {m.name for m in geometry.targeted(t for t in selection.targets if geometry.matching(t))}
         drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
@@ -200,7 +208,8 @@ class TrainView:
             check_public(specs)
         name, job = self.lab.new_job(specs)
         selection = replace(selection, job=name)
-        begun = [selection, self._header(selection), gr.Timer(active=True), gr.Button(interactive=True), gr.Button(interactive=False)]
+        buttons = [gr.Button(interactive=True), gr.Button(interactive=False)]
+        begun = [selection, self._header(selection), gr.Timer(active=True), *buttons]
         yield from self._drive(job, begun)
 
     def _drive(self, job: Job, begun: list[Any]) -> Iterator[list[Any]]:
@@ -222,7 +231,7 @@ class TrainView:
     def watch(self, selection: Selection, seen: str) -> list[Any]:
         """The answers as they are now; nothing is sent where nothing changed."""
         job = self._job(selection)
-        mark = f"{selection.job} {job.state} {job.steps_done} {sum(len(p.evals) for p in job.runs.values())}" if job else "-"
+        mark = f"{selection.job} {job.state} {job.events_seen}" if job else selection.bench_name
         if mark == seen:
             return [gr.skip()] * 12
         runs = self._runs(selection)
@@ -242,7 +251,7 @@ class TrainView:
             html.rank_table(table),
             self._table(runs, selection),
             gr.Button(interactive=ended),
-            gr.Button(interactive=not ended and job.state != "stopping"),
+            gr.Button(interactive=job is not None and job.state in ("waiting", "running")),
             gr.Timer(active=not ended),
             mark,
         ]
@@ -260,8 +269,9 @@ class TrainView:
         job = self._job(selection)
         if job:
             return list(job.runs.values())
-        kept = [run for run in self.lab.visible_runs(selection.job) if run.spec.bench == selection.bench_name]
-        return [RunProgress.of(run.spec, run.events()) for run in kept[:24]]
+        kept = [run for run in self.lab.visible_runs(selection.job) if run.spec.bench == selection.bench_name][:_MOST_SHOWN]
+        kept.sort(key=lambda run: (row_name(run.spec), run.spec.lora.r, run.spec.seed))
+        return [RunProgress.of(run.spec, run.events()) for run in kept]
 
     def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:
         for name, chosen in (("r", selection.r), ("targets", selection.targets), ("seeds", selection.seeds)):
@@ -335,9 +345,9 @@ def _matrix_label(name: str) -> str:
 
 
 def _row(run: RunProgress) -> tuple[str, ...]:
-    lora = run.spec.lora
+    spec, lora = run.spec, run.spec.lora
+    named = (spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
     accuracy, loss = (percent(run.evals[-1].accuracy), f"{run.evals[-1].loss:.3f}") if run.evals else ("", "")
     status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")
-    rate, seed = f"{run.spec.learning_rate:g}", str(run.spec.seed)
-    return (run.spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), rate, seed, trained, accuracy, loss, status)
+    return (*named, str(spec.seed), trained, accuracy, loss, status)

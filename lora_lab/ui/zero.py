@@ -1,7 +1,7 @@
 """ZeroGPU: the same sweep, inline inside the decorated function, which Spaces runs where the GPU is."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import spaces
 
@@ -23,6 +23,6 @@ def duration_s(specs: Sequence[RunSpec], root: str) -> int:
 
 
 @spaces.GPU(duration=duration_s)
-def zero_events(specs: Sequence[RunSpec], root: str) -> Iterator[Tagged]:
+def zero_events(specs: Sequence[RunSpec], root: str) -> Generator[Tagged, None, None]:
     """`sweep_events` in this process; off ZeroGPU the decorator changes nothing."""
     yield from sweep_events(specs, RunStore(root), runner="inline")
