@@ -13,6 +13,7 @@ from typing import Any
 from lora_lab.errors import SpecError, out_of_range
 
 ALL_LINEAR = "all-linear"
+Number = int | float  # a user may write alpha 16 or 16.0: both are kept as 16.0, and name one run
 _SCHEMA = 1  # raise it when a field changes what a run is: old ids then stay apart from new ones
 
 
@@ -25,8 +26,13 @@ def _is_int(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_number(value: object, *, above: float) -> bool:
+def _is_number(value: object, *, above: Number) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and value > above
+
+
+def _as_floats(spec: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(spec, name, float(getattr(spec, name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +43,8 @@ class LoraSpec:
     """
 
     r: int = 8
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
+    lora_alpha: Number = 16.0
+    lora_dropout: Number = 0.0
     target_modules: tuple[str, ...] = ("q", "v")
     use_rslora: bool = False
 
@@ -50,6 +56,7 @@ class LoraSpec:
         names = self.target_modules
         names_ok = isinstance(names, tuple) and bool(names) and all(isinstance(n, str) and n for n in names)
         _require(names_ok, "target_modules", self, "a tuple of at least one name", names)
+        _as_floats(self, "lora_alpha", "lora_dropout")
 
     @property
     def scaling(self) -> float:
@@ -81,10 +88,10 @@ class RunSpec:
     lora: LoraSpec = field(default_factory=LoraSpec)
     steps: int = 200
     batch_size: int = 32
-    learning_rate: float = 5e-3
+    learning_rate: Number = 5e-3
     warmup_steps: int = 10
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    weight_decay: Number = 0.0
+    max_grad_norm: Number = 1.0
     eval_every_steps: int = 50
     seed: int = 0
 
@@ -98,6 +105,7 @@ class RunSpec:
         decay = self.weight_decay
         decay_ok = isinstance(decay, int | float) and math.isfinite(decay) and decay >= 0
         _require(decay_ok, "weight_decay", self, "a number of at least 0", decay)
+        _as_floats(self, "learning_rate", "weight_decay", "max_grad_norm")
 
     @property
     def run_id(self) -> str:
@@ -127,14 +135,14 @@ class SweepSpec:
     """
 
     r: tuple[int, ...] = (1, 2, 4, 8)
-    lora_alpha: tuple[float | str, ...] = (16.0,)
+    lora_alpha: tuple[Number | str, ...] = (16.0,)
     targets: tuple[tuple[str, ...], ...] = (("q", "v"),)
-    learning_rate: tuple[float, ...] | None = None
+    learning_rate: tuple[Number, ...] | None = None
     seeds: tuple[int, ...] = (0,)
     steps: int | None = None
     batch_size: int | None = None
     use_rslora: tuple[bool, ...] = (False,)
-    lora_dropout: float = 0.0
+    lora_dropout: Number = 0.0
 
     def __post_init__(self) -> None:
         for name in ("r", "lora_alpha", "targets", "seeds", "use_rslora"):
@@ -144,7 +152,7 @@ class SweepSpec:
             _require(bool(self.learning_rate), "learning_rate", self, "at least one value, or None", self.learning_rate)
 
 
-def resolve_alpha(alpha: float | str, r: int) -> float:
+def resolve_alpha(alpha: Number | str, r: int) -> float:
     """lora_alpha as a number, `"2r"` meaning twice the rank.
 
     Raises:

@@ -51,7 +51,8 @@ def directions(delta: LowRank, *, of: Of = "delta", side: Side = "in") -> Float[
         if side == "out":
             raise SpecError(out_of_range("side", "directions", "'in' when of is 'a'", side))
         _, s, vh = torch.linalg.svd(delta.lora_a.detach().to("cpu", torch.float64), full_matrices=False)
-        return vh[s > s[0] * max(delta.lora_a.shape) * torch.finfo(torch.float32).eps].mT
+        kept: Tensor = vh[s > s[0] * max(delta.lora_a.shape) * torch.finfo(torch.float32).eps]
+        return kept.mT
     u, _, vh = delta.svd()
     k = delta.numerical_rank
     return vh[:k].mT if side == "in" else u[:, :k]

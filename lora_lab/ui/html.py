@@ -165,6 +165,8 @@ const sync = () => {
   if (bar) history.replaceState(null, '', location.pathname + bar.dataset.query + location.hash);
 };
 watch('value', sync);
+const kept = localStorage.getItem('lora-lab-theme');
+if (kept) document.body.classList.toggle('dark', kept === 'dark');
 element.addEventListener('click', (e) => {
   const act = e.target.closest('[data-act]')?.dataset.act;
   if (act === 'theme') {

@@ -115,7 +115,8 @@ class TrainView:
         benched = [self.selection, self.lr, self.steps]
         chosen = self.bench.input(self.choose_bench, [self.bench, self.selection], benched, **quiet)
         chosen.then(self.show_costs, self.selection, costs, **quiet).then(self.watch, [self.selection, self.seen], live, **quiet)
-        for event in [*(text.change for text in texts), *(choice.input for choice in choices)]:
+        named = [self.base.submit, self.base.blur, self.data.upload, self.data.clear, self.text_column.blur, self.label_column.blur]
+        for event in [*named, *(choice.input for choice in choices)]:
             event(self.choose, [self.selection, *controls], costs, trigger_mode="always_last", **quiet)
         self.block.click(self.pick_target, self.selection, costs, **quiet)
         spectral = [self.selection, self.header, self.spectrum]
