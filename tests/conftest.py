@@ -2,7 +2,6 @@
 
 import copy
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,11 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _threads() -> Iterator[None]:
+def _threads() -> None:
     """One thread: small models are faster on it, and every machine adds up in the same order."""
     import torch
 
     torch.set_num_threads(1)
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -171,7 +171,7 @@ def test_a_member_with_the_wrong_hash_is_named_and_not_kept(cache: Path, wheel: 
 
 @pytest.mark.usefixtures("local_index")
 def test_pip_refuses_a_package_whose_hash_is_wrong(cache: Path, wheel: Path) -> None:
-    with pytest.raises(AssetError, match="the package index does not give lab-sample==1.0"):
+    with pytest.raises(AssetError, match=r"the package index does not give lab-sample==1\.0"):
         fetch(an_asset(wheel, archive_sha256=sha256(b"other")))
     assert list(cache.iterdir()) == []
 

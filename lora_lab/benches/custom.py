@@ -103,7 +103,8 @@ class CustomBench(Bench):
         return _snapshot(self.name, notify)
 
     def build(self, *, meta: bool = False) -> PreTrainedModel:
-        model = classifier(self.base_folder(), num_labels=len(self._examples().label_names), meta=meta)
+        labels = self._examples().label_names
+        model = classifier(self.base_folder(), num_labels=len(labels), meta=meta)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = model.config.eos_token_id
         return model

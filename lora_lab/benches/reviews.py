@@ -14,7 +14,7 @@ NEUTRAL = 0.5  # mean ratings from -0.5 to 0.5 are left out
 
 def labelled(path: Path) -> list[tuple[str, int]]:
     """(sentence, 1 for praise or 0 for panning) from lines of id, mean rating in -4..4, sentence; in a fixed shuffle."""
-    rows = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")]
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
     pairs = [(sentence, int(float(rating) > 0)) for _, rating, sentence in rows if abs(float(rating)) > NEUTRAL]
     return [pairs[i] for i in shuffled(len(pairs)).tolist()]
 

@@ -11,7 +11,7 @@ from lora_lab.errors import TrainingError
 from lora_lab.events import DoneEvent, Event
 from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec
 from lora_lab.sweeps.grid import expand
-from lora_lab.sweeps.runners import sweep_events
+from lora_lab.sweeps.runners import check_runner, sweep_events
 from lora_lab.sweeps.store import Run, RunStore
 from lora_lab.training import plan_run
 
@@ -72,7 +72,7 @@ def train(
         LabError: whatever the user can mend, in one sentence.
     """
     spec = plan_run(find_bench(bench, data), lora or LoraSpec(), **settings)
-    sweep = run_specs([spec], RunStore(runs), runner="inline", device=device, watch=watch)
+    sweep = run_specs([spec], runs, runner="inline", device=device, watch=watch)
     if not sweep.runs:
         raise TrainingError(sweep.failed[spec.run_id])
     return sweep[0]
@@ -90,14 +90,20 @@ def sweep(
 ) -> Sweep:
     """Train every run of a grid that the store does not have; arguments as for `train`."""
     found: Bench = find_bench(bench, data)
-    return run_specs(expand(found, grid), RunStore(runs), runner=runner, device=device, watch=watch)
+    return run_specs(expand(found, grid), runs, runner=runner, device=device, watch=watch)
 
 
 def run_specs(
-    specs: Sequence[RunSpec], store: RunStore, *, runner: str, device: str | None, watch: Watch = lambda spec, event: None
+    specs: Sequence[RunSpec],
+    runs: str | Path,
+    *,
+    runner: str,
+    device: str | None,
+    watch: Watch = lambda spec, event: None,
 ) -> Sweep:
     """Train planned runs to their end and gather them."""
-    began_s = time.perf_counter()
+    check_runner(runner, device)
+    began_s, store = time.perf_counter(), RunStore(runs)
     by_id = {spec.run_id: spec for spec in specs}
     skipped = tuple(run_id for run_id in by_id if store.is_complete(run_id))
     failed = {}

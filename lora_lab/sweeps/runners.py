@@ -46,13 +46,22 @@ def sweep_events(
     Raises:
         SpecError: an unknown runner or device.
     """
-    if runner not in RUNNERS:
-        raise SpecError(out_of_range("runner", "sweep_events", f"one of {', '.join(RUNNERS)}", runner))
-    pick_device(device)
+    check_runner(runner, device)
     store.recover()
     todo = [spec for spec in specs if not store.is_complete(spec.run_id)]
     stop = stop or threading.Event()
     return _inline(todo, store, device, stop) if runner == "inline" else _processes(todo, store, device, stop)
+
+
+def check_runner(runner: str, device: str | None) -> None:
+    """Refuse what cannot run here, before anything is written.
+
+    Raises:
+        SpecError: an unknown runner or device.
+    """
+    if runner not in RUNNERS:
+        raise SpecError(out_of_range("runner", "sweep_events", f"one of {', '.join(RUNNERS)}", runner))
+    pick_device(device)
 
 
 def _inline(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Generator[Tagged, None, None]:

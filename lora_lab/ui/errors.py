@@ -1,7 +1,6 @@
 """LabError -> a message on the page, in one place."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,14 +12,6 @@ from lora_lab.errors import LabError
 
 def user_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Show a LabError's sentence and nothing else; anything else stays an error of the page."""
-    if inspect.isgeneratorfunction(handler):
-
-        @functools.wraps(handler)
-        def streaming(*arguments: Any) -> Iterator[Any]:
-            with _translated():
-                yield from handler(*arguments)
-
-        return streaming
 
     @functools.wraps(handler)
     def returning(*arguments: Any) -> Any:
@@ -28,6 +19,17 @@ def user_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
             return handler(*arguments)
 
     return returning
+
+
+def user_errors_streaming(handler: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """`user_errors` for a handler that yields."""
+
+    @functools.wraps(handler)
+    def streaming(*arguments: Any) -> Iterator[Any]:
+        with _translated():
+            yield from handler(*arguments)
+
+    return streaming
 
 
 @contextmanager

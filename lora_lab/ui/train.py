@@ -19,7 +19,7 @@ from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import rank_table, row_name
 from lora_lab.ui import html
 from lora_lab.ui.device import device_name
-from lora_lab.ui.errors import user_errors
+from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import runs_inline, zero_events
@@ -200,7 +200,7 @@ class TrainView:
         costs, plan = _costs(bench, geometry, selection), self._plan_sentence(bench, geometry, selection)
         return [selection, self._header(selection), about, own, title, drawing, costs, plan]
 
-    @user_errors
+    @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
         """Start the sweep. In workers it goes on by itself; on ZeroGPU this handler drives it."""
         bench = self.lab.bench(selection.bench_name, selection.data_spec)

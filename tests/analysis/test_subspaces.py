@@ -156,7 +156,7 @@ def test_the_chance_level_of_each_cell_is_the_larger_share_of_the_space(of: Of, 
 
 
 def test_left_vectors_of_a_are_refused() -> None:
-    with pytest.raises(SpecError, match="side parameter of directions must be 'in' when of is 'a'. Got 'out'"):
+    with pytest.raises(SpecError, match=r"side parameter of directions must be 'in' when of is 'a'\. Got 'out'\."):
         directions(random_delta(2, seed=17), of="a", side="out")
 
 
@@ -212,9 +212,9 @@ def test_overlap_takes_the_shared_modules_in_the_first_adapters_order() -> None:
 
 def test_overlap_refuses_what_cannot_be_compared() -> None:
     first = {"q": random_delta(2, seed=26), "v": random_delta(2, seed=27)}
-    with pytest.raises(AdapterError, match="at least one matrix in common. They share none"):
+    with pytest.raises(AdapterError, match=r"at least one matrix in common\. They share none\."):
         overlap(first, {"k": random_delta(2, seed=28)})
-    with pytest.raises(AdapterError, match="module parameter of overlap must be one of q, v. Got 'k'"):
+    with pytest.raises(AdapterError, match=r"module parameter of overlap must be one of q, v\. Got 'k'\."):
         overlap(first, first, module="k")
     with pytest.raises(AdapterError, match=r"q must have one shape in both adapters. Got \(20, 14\) and \(20, 15\)"):
         overlap(first, {"q": random_delta(2, seed=29, d_in=15)})

@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from transformers import ViTForImageClassification
 
-from lora_lab.benches import find_bench
 from lora_lab.benches import digits_base as recipe
+from lora_lab.benches import find_bench
 from lora_lab.benches.digits import VARIANTS, inverted, noised, split, turned, upright
 from lora_lab.geometry import read_geometry
 from lora_lab.training import evaluate
@@ -112,7 +112,9 @@ def test_changes_come_back_to_where_they_began(change: Callable[[Tensor], Tensor
 
 
 def test_inverted_white_is_black() -> None:
-    assert torch.equal(inverted(torch.tensor([0.0, 0.25, 1.0])), torch.tensor([1.0, 0.75, 0.0]))
+    black, grey, white = (torch.full((1, 1, 8, 8), value) for value in (0.0, 0.25, 1.0))
+    assert torch.equal(inverted(black), white)
+    assert torch.equal(inverted(grey), white - grey)
 
 
 def test_noise_is_the_same_for_every_run_and_stays_on_the_grey_scale() -> None:
