@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ REPOSITORY = Path(__file__).parent.parent
 def repository() -> Path:
     """The root of the repository."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def readme_commands() -> list[list[str]]:
+    """Every `python -m lora_lab` line of the README, as arguments; tests run them as they stand there."""
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    return [shlex.split(line)[3:] for line in lines if line.startswith("python -m lora_lab ")]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,3 +46,19 @@ def digits_base() -> "object":
     import lora_lab as ll
 
     return copy.deepcopy(ll.find_bench("digits").load_model())
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with a word-level tokenizer, in a folder as a user would have one."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("base")
+    words = ["[PAD]", "[UNK]", "good", "bad", "is", *(f"word{i}" for i in range(7))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    return folder

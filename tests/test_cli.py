@@ -15,7 +15,11 @@ from safetensors.torch import load_file
 import lora_lab as ll
 from lora_lab.cli import main
 
-GRID = ["--bench", "digits", "--r", "1,4,16", "--seeds", "0,1", "--steps", "200"]
+
+def command(readme_commands: list[list[str]], *beginning: str) -> list[str]:
+    """The README's command that begins so."""
+    (found,) = [c for c in readme_commands if c[: len(beginning)] == list(beginning)]
+    return found
 
 
 def lab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -23,12 +27,13 @@ def lab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def swept(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The sweep that the README shows, as a user runs it."""
+def swept(repository: Path, readme_commands: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The README's sweep, as a user runs it."""
     runs = tmp_path_factory.mktemp("cli") / "runs"
-    done = lab("sweep", *GRID, "--runs", str(runs), "--json", cwd=repository)
+    arguments = [*command(readme_commands, "sweep"), "--runs", str(runs), "--json"]
+    done = lab(*arguments, cwd=repository)
     assert done.returncode == 0, done.stderr[-2000:]
-    return {"runs_dir": runs, **json.loads(done.stdout)}
+    return {"runs_dir": runs, "arguments": arguments, **json.loads(done.stdout)}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def test_sweep_trains_six_runs_that_read_the_turned_digits(swept: dict[str, Any]
 
 @pytest.mark.slow
 def test_same_sweep_again_skips_all(swept: dict[str, Any], repository: Path) -> None:
-    done = lab("sweep", *GRID, "--runs", str(swept["runs_dir"]), "--json", cwd=repository)
+    done = lab(*swept["arguments"], cwd=repository)
     again = json.loads(done.stdout)
     assert sorted(again["skipped"]) == sorted(run["run_id"] for run in swept["runs"])
     assert again["runs"] == swept["runs"]
@@ -124,8 +129,9 @@ def test_adapter_gives_the_same_accuracy_in_plain_peft(swept: dict[str, Any]) ->
 
 
 @pytest.mark.slow
-def test_reviews_learn_above_three_quarters(repository: Path, tmp_path: Path) -> None:
-    done = lab("train", "--bench", "reviews", "--r", "8", "--steps", "150", "--runs", str(tmp_path), "--json", cwd=repository)
+def test_reviews_learn_above_three_quarters(repository: Path, readme_commands: list[list[str]], tmp_path: Path) -> None:
+    arguments = command(readme_commands, "train", "--bench", "reviews")
+    done = lab(*arguments, "--runs", str(tmp_path), "--json", cwd=repository)
     assert done.returncode == 0, done.stderr[-2000:]
     run = json.loads(done.stdout)
     assert set(run) == {"run_id", "metrics", "adapter_dir", "spec"}

@@ -1,17 +1,21 @@
 """Records -> plotly Figures, returned and never shown; the sentences that stand under them. No torch, no files."""
 
 from lora_lab.plots.captions import learning_caption, overlap_caption, spectrum_caption
+from lora_lab.plots.labels import labels_of
+from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
-from lora_lab.plots.spectra import SpectrumLine, energy, spectrum
+from lora_lab.plots.spectra import energy, spectrum
 from lora_lab.plots.theme import PALETTE, rank_colour
-from lora_lab.plots.training import CurveLine, accuracy_curves, loss_curves
+from lora_lab.plots.training import accuracy_curves, loss_curves
 
 __all__ = [
     "PALETTE",
     "CurveLine",
     "SpectrumLine",
     "accuracy_curves",
+    "curve_lines",
     "energy",
+    "labels_of",
     "learning_caption",
     "loss_curves",
     "overlap",
@@ -19,4 +23,5 @@ __all__ = [
     "rank_colour",
     "spectrum",
     "spectrum_caption",
+    "spectrum_lines",
 ]

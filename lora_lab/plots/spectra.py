@@ -2,22 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import accumulate
 
 import plotly.graph_objects as go
 
+from lora_lab.plots.lines import SpectrumLine
 from lora_lab.plots.theme import PALETTE, TEXT, figure, nothing_yet, rank_colour, seed_dash
-
-
-@dataclass(frozen=True, slots=True)
-class SpectrumLine:
-    """The spectrum of one matrix of one run."""
-
-    label: str
-    r: int
-    seed: int
-    singular_values: tuple[float, ...]
 
 
 def spectrum(lines: Iterable[SpectrumLine]) -> go.Figure:

@@ -1,26 +1,14 @@
 """Curves of a sweep under way."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from lora_lab.events import EvalEvent, StepEvent
+from lora_lab.plots.lines import CurveLine
 from lora_lab.plots.theme import PALETTE, figure, nothing_yet, rank_colour, seed_dash
 from lora_lab.units import percent
 
 _POINTS = 150  # a curve of more is drawn through every n-th
-
-
-@dataclass(frozen=True, slots=True)
-class CurveLine:
-    """One run as its curves are drawn."""
-
-    label: str
-    r: int
-    seed: int
-    steps: tuple[StepEvent, ...]
-    evals: tuple[EvalEvent, ...]
 
 
 def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:

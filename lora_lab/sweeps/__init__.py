@@ -2,7 +2,8 @@
 
 from lora_lab.sweeps.api import Sweep, sweep, train
 from lora_lab.sweeps.grid import expand
-from lora_lab.sweeps.jobs import Job, RunProgress
+from lora_lab.sweeps.jobs import Job
+from lora_lab.sweeps.progress import RunProgress
 from lora_lab.sweeps.runners import RUNNERS, sweep_events, warm_up
 from lora_lab.sweeps.store import Run, RunStore
 from lora_lab.sweeps.worker import record_run

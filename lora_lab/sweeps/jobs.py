@@ -2,56 +2,17 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
 from typing import Literal
 
 from lora_lab.errors import LabError
-from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.events import StepEvent
 from lora_lab.specs import RunSpec
+from lora_lab.sweeps.progress import RunProgress
 from lora_lab.sweeps.runners import Tagged, sweep_events
 from lora_lab.sweeps.store import RunStore
 
 JobState = Literal["waiting", "running", "stopping", "finished", "stopped", "failed"]
-
-
-@dataclass
-class RunProgress:
-    """What one run has said so far."""
-
-    spec: RunSpec
-    start: StartEvent | None = None
-    steps: list[StepEvent] = field(default_factory=list)
-    evals: list[EvalEvent] = field(default_factory=list)
-    spectrum: SpectrumEvent | None = None
-    done: DoneEvent | None = None
-
-    @classmethod
-    def of(cls, spec: RunSpec, events: Iterable[Event]) -> "RunProgress":
-        """The progress that these events make up."""
-        progress = cls(spec)
-        for event in events:
-            progress.take(event)
-        return progress
-
-    def take(self, event: Event) -> None:
-        """One more event."""
-        match event:
-            case StartEvent():
-                self.start = event
-            case StepEvent():
-                self.steps.append(event)
-            case EvalEvent():
-                self.evals.append(event)
-            case SpectrumEvent():
-                self.spectrum = event
-            case DoneEvent():
-                self.done = event
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return self.steps[-1].step if self.steps else 0
 
 
 class Job:

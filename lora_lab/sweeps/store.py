@@ -24,6 +24,7 @@ from lora_lab.adapters import Adapter, load_adapter
 from lora_lab.errors import StoreError
 from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, from_record, to_record
 from lora_lab.specs import RunSpec
+from lora_lab.sweeps.progress import RunProgress
 
 _COMPLETE = ("finished", "diverged")  # trained to their end: never trained again
 _VERSIONS = ("torch", "transformers", "peft")
@@ -55,6 +56,10 @@ class Run:
     def events(self) -> list[Event]:
         """Everything that training said."""
         return _read_events(self.folder)
+
+    def progress(self) -> RunProgress:
+        """The same, gathered: what curves are drawn from."""
+        return RunProgress.of(self.spec, self.events())
 
     def to_json(self) -> dict[str, Any]:
         """What the command line prints of a run."""

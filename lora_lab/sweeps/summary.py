@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from lora_lab.specs import RunSpec, unique
-from lora_lab.sweeps.jobs import RunProgress
+from lora_lab.sweeps.progress import RunProgress
 
 
 @dataclass(frozen=True, slots=True)

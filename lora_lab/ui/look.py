@@ -10,9 +10,8 @@ from lora_lab.analysis.records import Overlap, Spectrum
 from lora_lab.analysis.spectra import spectrum as spectra_of
 from lora_lab.analysis.subspaces import overlap_of
 from lora_lab.geometry import Matrix, label_of, layer_of, role_of
-from lora_lab.plots import SpectrumLine, energy, overlap, overlap_caption, spectrum, spectrum_caption
+from lora_lab.plots import energy, labels_of, overlap, overlap_caption, spectrum, spectrum_caption, spectrum_lines
 from lora_lab.sweeps import Run
-from lora_lab.sweeps.labels import labels_of
 from lora_lab.ui import html
 from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors
@@ -171,10 +170,7 @@ def _spectra(run: Run, against: Run, first: Adapter, second: Adapter, matrix: st
     pairs = [(run, first), *([(against, second)] if against.run_id != run.run_id and matrix in second else [])]
     names = labels_of([r.spec for r, _ in pairs])
     found: list[Spectrum] = [spectra_of({matrix: adapter[matrix]})[0] for _, adapter in pairs]
-    lines = [
-        SpectrumLine(name, r.spec.lora.r, r.spec.seed, one.singular_values)
-        for name, (r, _), one in zip(names, pairs, found, strict=True)
-    ]
+    lines = spectrum_lines([r.spec for r, _ in pairs], [one.singular_values for one in found])
     return [spectrum(lines), energy(lines), html.say(spectrum_caption(list(zip(names, found, strict=True))))]
 
 

@@ -11,10 +11,9 @@ from lora_lab.benches import BENCH_NAMES, Bench
 from lora_lab.budget import head_params, lora_params
 from lora_lab.errors import LabError, SpecError
 from lora_lab.geometry import Geometry, label_of
-from lora_lab.plots import CurveLine, SpectrumLine, accuracy_curves, learning_caption, loss_curves, spectrum
+from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_curves, spectrum, spectrum_lines
 from lora_lab.specs import RunSpec, SweepSpec, unique
 from lora_lab.sweeps import Job, RunProgress, expand
-from lora_lab.sweeps.labels import labels_of
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import rank_table, row_name
 from lora_lab.ui import html
@@ -236,7 +235,7 @@ class TrainView:
         if mark == seen:
             return [gr.skip()] * 12
         runs = self._runs(selection)
-        lines = _curves(runs)
+        lines = curve_lines(runs)
         names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
         matrix = selection.matrix if selection.matrix in names else (names[-1] if names else None)
         ended = job is None or job.ended
@@ -272,7 +271,7 @@ class TrainView:
             return list(job.runs.values())
         kept = [run for run in self.lab.visible_runs(selection.job) if run.spec.bench == selection.bench_name][:_MOST_SHOWN]
         kept.sort(key=lambda run: (row_name(run.spec), run.spec.lora.r, run.spec.seed))
-        return [RunProgress.of(run.spec, run.events()) for run in kept]
+        return [run.progress() for run in kept]
 
     def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:
         for name, chosen in (("r", selection.r), ("targets", selection.targets), ("seeds", selection.seeds)):
@@ -323,22 +322,10 @@ def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
     return f'<div class="lab-counts" aria-live="polite">{"".join(cells)}{of}{plus}</div>'
 
 
-def _curves(runs: list[RunProgress]) -> list[CurveLine]:
-    labels = labels_of([run.spec for run in runs])
-    return [
-        CurveLine(label, run.spec.lora.r, run.spec.seed, tuple(run.steps), tuple(run.evals))
-        for label, run in zip(labels, runs, strict=True)
-    ]
-
-
 def _live_spectrum(runs: list[RunProgress], matrix: str | None) -> Any:
-    labels = labels_of([run.spec for run in runs])
-    lines = [
-        SpectrumLine(label, run.spec.lora.r, run.spec.seed, run.spectrum.singular_values[matrix])
-        for label, run in zip(labels, runs, strict=True)
-        if run.spectrum and matrix in run.spectrum.singular_values
-    ]
-    return spectrum(lines)
+    seen = [(run.spec, run.spectrum.singular_values) for run in runs if run.spectrum]
+    found = [(spec, values[matrix]) for spec, values in seen if matrix in values]
+    return spectrum(spectrum_lines([spec for spec, _ in found], [values for _, values in found]))
 
 
 def _matrix_label(name: str) -> str:

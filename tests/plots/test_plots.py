@@ -185,7 +185,8 @@ def test_a_caption_without_updates_is_empty() -> None:
         # chance at (2, 2): 2/64 = 0.031, sd = sqrt(2·2·2·62·62 / (64²·63·66)) / 2 = 0.021
         (
             phi_record(0.5),
-            "φ(2, 2) = 0.50 where chance gives 0.03 ± 0.02: the leading directions of a and b are shared 16.0 times more than by chance.",
+            "φ(2, 2) = 0.50 where chance gives 0.03 ± 0.02: "
+            "the leading directions of a and b are shared 16.0 times more than by chance.",
         ),
         (
             phi_record(0.04),

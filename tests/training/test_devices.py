@@ -48,7 +48,8 @@ def test_a_seeded_block_that_fails_leaves_the_global_stream_untouched() -> None:
             raise ZeroDivisionError
 
     state = torch.get_rng_state()
-    pytest.raises(ZeroDivisionError, failing)
+    with pytest.raises(ZeroDivisionError):
+        failing()
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -1,0 +1,51 @@
+"""Runs as the lines that the plots draw, each with its label, shade and dash."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lora_lab.events import EvalEvent, StepEvent
+from lora_lab.plots.labels import labels_of
+from lora_lab.specs import RunSpec
+
+if TYPE_CHECKING:
+    from lora_lab.sweeps import RunProgress  # its package loads torch, which a plot does not need
+
+
+@dataclass(frozen=True, slots=True)
+class CurveLine:
+    """One run as its curves are drawn."""
+
+    label: str
+    r: int
+    seed: int
+    steps: tuple[StepEvent, ...]
+    evals: tuple[EvalEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumLine:
+    """The spectrum of one matrix of one run."""
+
+    label: str
+    r: int
+    seed: int
+    singular_values: tuple[float, ...]
+
+
+def curve_lines(runs: "Sequence[RunProgress]") -> list[CurveLine]:
+    """One line a run, labelled by what the runs differ in."""
+    labels = labels_of([run.spec for run in runs])
+    return [
+        CurveLine(label, run.spec.lora.r, run.spec.seed, tuple(run.steps), tuple(run.evals))
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
+def spectrum_lines(specs: Sequence[RunSpec], singular_values: Sequence[Sequence[float]]) -> list[SpectrumLine]:
+    """One line a run, from the spectra of one matrix in the order of the specs."""
+    labels = labels_of(specs)
+    return [
+        SpectrumLine(label, spec.lora.r, spec.seed, tuple(values))
+        for label, spec, values in zip(labels, specs, singular_values, strict=True)
+    ]

@@ -1,0 +1,46 @@
+"""What one run has said, gathered."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.specs import RunSpec
+
+
+@dataclass
+class RunProgress:
+    """What one run has said so far."""
+
+    spec: RunSpec
+    start: StartEvent | None = None
+    steps: list[StepEvent] = field(default_factory=list)
+    evals: list[EvalEvent] = field(default_factory=list)
+    spectrum: SpectrumEvent | None = None
+    done: DoneEvent | None = None
+
+    @classmethod
+    def of(cls, spec: RunSpec, events: Iterable[Event]) -> "RunProgress":
+        """The progress that these events make up."""
+        progress = cls(spec)
+        for event in events:
+            progress.take(event)
+        return progress
+
+    def take(self, event: Event) -> None:
+        """One more event."""
+        match event:
+            case StartEvent():
+                self.start = event
+            case StepEvent():
+                self.steps.append(event)
+            case EvalEvent():
+                self.evals.append(event)
+            case SpectrumEvent():
+                self.spectrum = event
+            case DoneEvent():
+                self.done = event
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.steps[-1].step if self.steps else 0

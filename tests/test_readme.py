@@ -1,0 +1,78 @@
+"""The README tells what is: its commands run (the sweep and the reviews in test_cli), its figures are measured."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lora_lab as ll
+from lora_lab.cli import main
+
+
+@pytest.fixture(scope="module")
+def readme(repository: Path) -> str:
+    return (repository / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "asks"), [("inspect", 1), ("compare", 2)])
+def test_commands_on_a_run_work(
+    readme_commands: list[list[str]], digits_run: Any, name: str, asks: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (words,) = [c for c in readme_commands if c[0] == name]
+    line = " ".join(words)
+    assert line.count("<run id>") == asks
+    filled = line.replace("runs/<run id>/adapter", str(digits_run.adapter_dir)).replace("<run id>", digits_run.run_id)
+    assert main([*filled.split(), "--runs", str(digits_run.folder.parent), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["modules"]) == 8
+
+
+def test_a_base_of_your_own_works(
+    readme_commands: list[list[str]], tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "mine.csv"
+    data.write_text("text,label\n" + "".join(f"word{i % 7} is {'good' if i % 2 else 'bad'},{i % 2}\n" for i in range(40)))
+    (words,) = [c for c in readme_commands if "path/or/hub-id" in c]
+    filled = [{"path/or/hub-id": str(tiny_base), "mine.csv": str(data)}.get(word, word) for word in words]
+    assert main([*filled, "--steps", "3", "--runs", str(tmp_path / "runs"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_python_snippet_runs(readme: str, repository: Path, tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    stable_rank, phi = map(float, done.stdout.split())
+    assert stable_rank == pytest.approx(1)  # the first run has r = 1
+    assert 0 <= phi <= 1
+
+
+def test_pictures_and_paths_named_are_there(readme: str, repository: Path) -> None:
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", readme):
+        assert (repository / path).stat().st_size > 10_000
+    for path in re.findall(r"`((?:notebooks|data|tests|lora_lab)/[\w./]*)`", readme):
+        assert (repository / path).exists(), path
+
+
+def test_base_accuracies_told_are_those_measured(readme: str, repository: Path) -> None:
+    told = json.loads((repository / "data" / "digits-base" / "training.json").read_text())["accuracy_upright"]
+    assert f"{100 * told:.2f} % of 497" in readme
+    for name, sentence in (
+        ("digits", "the frozen base reads {:.1f} %"),
+        ("digits:inverted", "inverted ({:.1f} %)"),
+        ("digits:noised", "noised ({:.1f} %)"),
+    ):
+        bench = ll.find_bench(name)
+        accuracy = ll.evaluate(bench.load_model(), bench.splits()[1]).accuracy
+        assert sentence.format(100 * accuracy) in readme
