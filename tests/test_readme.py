@@ -44,8 +44,10 @@ def test_a_base_of_your_own_works(
 @pytest.mark.slow
 def test_python_snippet_runs(readme: str, repository: Path, tmp_path: Path) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    script = tmp_path / "script.py"  # as users write scripts: no `if __name__ == "__main__"`
+    script.write_text(snippet)
     done = subprocess.run(
-        [sys.executable, "-c", snippet],
+        [sys.executable, str(script)],
         cwd=tmp_path,
         env={"PYTHONPATH": str(repository)},
         capture_output=True,

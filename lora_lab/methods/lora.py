@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -31,7 +32,9 @@ def attach(
         task_type: PEFT's name of the task, for the adapter's config file.
     """
     config = to_peft(spec, task_type=task_type, modules_to_save=head_modules)
-    peft_model: PeftModel = get_peft_model(model, config)
+    with warnings.catch_warnings():  # PEFT still asks transformers by a name that it has renamed
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        peft_model: PeftModel = get_peft_model(model, config)
     _initialise_a(peft_model, seed=seed, r=spec.r)
     for name in head_modules:
         _initialise_head(peft_model, name, seed=seed)

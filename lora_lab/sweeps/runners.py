@@ -7,11 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.events import DoneEvent, Event, StepEvent
@@ -87,6 +88,17 @@ def _context() -> BaseContext:
     return context
 
 
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Workers need lora_lab and nothing of the caller's: multiprocessing would run the user's script again in each."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def warm_up() -> None:
     """Start the process that workers are forked from, so that the first sweep does not wait for its imports."""
     _context()
@@ -121,7 +133,8 @@ class _Crew:
         ours, theirs = context.Pipe()
         arguments = (theirs, self.store.root, self.threads, self.device)
         process = context.Process(target=work, args=arguments, daemon=True)  # type: ignore[attr-defined]
-        process.start()
+        with _main_left_alone():
+            process.start()
         theirs.close()
         worker = _Worker(process, ours)
         self.workers.append(worker)

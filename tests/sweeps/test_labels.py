@@ -1,0 +1,49 @@
+"""Short names that tell runs apart and say no more than that."""
+
+from dataclasses import replace
+
+import pytest
+
+import lora_lab as ll
+from lora_lab.plots.labels import labels_of
+
+SPEC = ll.RunSpec(bench="digits", base_sha256="", lora=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
+
+
+def test_rank_and_seed_are_enough_where_nothing_else_differs() -> None:
+    specs = [replace(SPEC, lora=replace(SPEC.lora, r=r), seed=seed) for r in (1, 8) for seed in (0, 1)]
+    assert labels_of(specs) == ["r 1 · seed 0", "r 1 · seed 1", "r 8 · seed 0", "r 8 · seed 1"]
+
+
+OTHERS = {
+    "bench": replace(SPEC, bench="digits:inverted"),
+    "alpha": replace(SPEC, lora=replace(SPEC.lora, lora_alpha=32)),
+    "rsLoRA": replace(SPEC, lora=replace(SPEC.lora, use_rslora=True)),
+    "targets": replace(SPEC, lora=replace(SPEC.lora, target_modules=("q_proj",))),
+    "dropout": replace(SPEC, lora=replace(SPEC.lora, lora_dropout=0.1)),
+    "rate": replace(SPEC, learning_rate=1e-3),
+    "steps": replace(SPEC, steps=100),
+    "batch": replace(SPEC, batch_size=16),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_runs_that_differ_have_different_labels(what: str) -> None:
+    one, other = labels_of([SPEC, OTHERS[what]])
+    assert one != other
+    assert one.startswith("r 8 · ")
+    assert one.endswith(" · seed 0")
+
+
+def test_only_what_differs_is_said() -> None:
+    specs = [replace(SPEC, learning_rate=rate) for rate in (1e-3, 5e-3)]
+    assert labels_of(specs) == ["r 8 · lr 0.001 · seed 0", "r 8 · lr 0.005 · seed 0"]
+
+
+def test_a_label_does_not_depend_on_the_order_of_the_others() -> None:
+    specs = [SPEC, *OTHERS.values()]
+    assert labels_of(specs[::-1]) == labels_of(specs)[::-1]
+
+
+def test_no_runs_need_no_labels() -> None:
+    assert labels_of([]) == []
