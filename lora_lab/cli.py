@@ -90,6 +90,7 @@ def _bench_flags(command: argparse.ArgumentParser) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from lora_lab.sweeps import train
 
+    _prepare(arguments)
     r = _number("r", arguments.r, int)
     run = train(
         arguments.bench,
@@ -119,6 +120,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from lora_lab.sweeps import sweep
 
+    _prepare(arguments)
     result = sweep(
         arguments.bench,
         _grid(arguments),
@@ -137,6 +139,13 @@ def _sweep(arguments: argparse.Namespace) -> int:
         _print_runs(result)
         print(f"{len(result)} runs, {len(result.skipped)} of them in the store already, {seconds(result.wall_s)}")
     return 1 if result.failed else 0
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Fetch what the bench needs, saying so."""
+    from lora_lab.benches import find_bench
+
+    find_bench(arguments.bench, _data(arguments)).prepare(notify=lambda sentence: print(sentence, file=sys.stderr, flush=True))
 
 
 def _grid(arguments: argparse.Namespace) -> SweepSpec:

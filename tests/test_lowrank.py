@@ -17,10 +17,12 @@ shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 methods = pytest.mark.parametrize("method", ["qr", "gram"])
 
 
-def random_delta(d_out: int, d_in: int, r: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> LowRank:
+def random_delta(
+    d_out: int, d_in: int, r: int, *, scaling: float = 0.75, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> LowRank:
     generator = torch.Generator().manual_seed(seed)
     lora_b, lora_a = torch.randn(d_out, r, generator=generator), torch.randn(r, d_in, generator=generator)
-    return LowRank(lora_b.to(dtype), lora_a.to(dtype), 0.75)
+    return LowRank(lora_b.to(dtype), lora_a.to(dtype), scaling)
 
 
 def dense(delta: LowRank) -> Tensor:
@@ -40,8 +42,9 @@ def test_singular_values_are_those_of_the_dense_matrix(shape: tuple[int, int, in
 
 @shapes
 @methods
-def test_the_svd_is_thin_and_rebuilds_delta_w(shape: tuple[int, int, int], method: Method) -> None:
-    delta, k = random_delta(*shape), min(shape)
+@pytest.mark.parametrize("scaling", [0.75, -2.0])
+def test_the_svd_is_thin_and_rebuilds_delta_w(shape: tuple[int, int, int], method: Method, scaling: float) -> None:
+    delta, k = random_delta(*shape, scaling=scaling), min(shape)
     u, s, vh = delta.svd(method)
     assert (u.shape, s.shape, vh.shape) == ((shape[0], k), (k,), (k, shape[1]))
     torch.testing.assert_close(u * s @ vh, dense(delta), rtol=0, atol=1e-12 * float(s[0]))
@@ -98,7 +101,7 @@ def test_singular_values_do_not_depend_on_how_delta_w_is_factored(
 
 @pytest.mark.parametrize("other_r", [1, 4, 30])
 def test_inner_product_is_that_of_the_dense_matrices(other_r: int) -> None:
-    first, second = random_delta(20, 12, 4), random_delta(20, 12, other_r, seed=1)
+    first, second = random_delta(20, 12, 4), random_delta(20, 12, other_r, scaling=-3.0, seed=1)
     expected = float((dense(first) * dense(second)).sum())
     assert first.inner(second) == pytest.approx(expected, rel=1e-12)
     assert second.inner(first) == pytest.approx(expected, rel=1e-12)

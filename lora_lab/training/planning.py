@@ -28,6 +28,7 @@ def plan_run(bench: Bench, lora: LoraSpec | LoraConfig, *, geometry: Geometry | 
         SpecError: a value out of range, a target that the base does not have, or one that is trained in full anyway.
     """
     lora = lora if isinstance(lora, LoraSpec) else from_peft(lora)
+    bench.prepare()  # what cannot be fetched is refused here, before anything is written
     geometry = geometry or bench.geometry()
     targets = resolve_targets(geometry, lora.target_modules, r=lora.r)
     _refuse_head(bench, geometry, targets)

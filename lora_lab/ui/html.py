@@ -36,11 +36,11 @@ def block_drawing(block: Sequence[Matrix], targets: set[str], *, r: int) -> str:
     if not block:
         return say("The matrices appear when the base is known.")
     scale = 84 / max(max(m.d_out, m.d_in) for m in block)
-    cells, x = [], 8.0
+    cells, x = [], 14.0
     for m in block:
         w, h = max(m.d_in * scale, 6), max(m.d_out * scale, 6)
         cells.append(_matrix_cell(m, x, w, h, chosen=m.name in targets, thickness=max(2.5, r * scale)))
-        x += max(w + max(2.5, r * scale) + 5, 40) + 10
+        x += max(w + max(2.5, r * scale) + 5, 46) + 8
     return f'<svg class="lab-block" viewBox="0 0 {x:.0f} 150" width="{x:.0f}" height="150">{"".join(cells)}</svg>'
 
 
@@ -53,7 +53,7 @@ def _matrix_cell(m: Matrix, x: float, w: float, h: float, *, chosen: bool, thick
             f'<rect x="{x}" y="{top - t - 3}" width="{w}" height="{t}" rx="1" fill="{PALETTE["A"]}"/>'
             f'<rect x="{x + w + 3}" y="{top}" width="{t}" height="{h}" rx="1" fill="{PALETTE["B"]}"/>'
         )
-    middle, label = x + max(w, 24) / 2, m.role if m.role != "other" else m.name.rsplit(".", 1)[-1]
+    middle, label = x + w / 2, m.role if m.role != "other" else m.name.rsplit(".", 1)[-1]
     return (
         f'<g class="lab-matrix{" on" if chosen else ""}" data-pick="{escape(m.role)}" tabindex="0" role="checkbox"'
         f' aria-checked="{str(chosen).lower()}" aria-label="{escape(label)}, {m.d_out} by {m.d_in}">'

@@ -56,9 +56,9 @@ class TrainView:
         own = [] if self.lab.public else [("yours…", "yours")]
         self.bench = gr.Radio([*benches, *own], value="digits", label="Bench", elem_classes="lab-chips", elem_id="bench")
         self.about = gr.HTML()
-        with gr.Group(visible=False) as self.own:
+        with gr.Column(visible=False, elem_classes="lab-own") as self.own:
             self.base = gr.Textbox(label="Base: a folder or a Hub id", placeholder="sentence-transformers/all-MiniLM-L6-v2")
-            self.data = gr.File(label="Data: CSV or JSONL", file_types=[".csv", ".jsonl"], type="filepath", height=90)
+            self.data = gr.File(label="Data: CSV or JSONL", file_types=[".csv", ".jsonl"], type="filepath", height=132)
             with gr.Row():
                 self.text_column = gr.Textbox("text", label="Text column", min_width=80)
                 self.label_column = gr.Textbox("label", label="Label column", min_width=80)
@@ -104,7 +104,7 @@ class TrainView:
         controls = [self.bench, *texts, *choices]
         costs = [self.selection, self.header, self.about, self.own, self.targets_title, self.block, self.counts, self.plan]
         live = [self.status, self.loss, self.accuracy, self.learned, self.matrix, self.spectrum, self.ranking, self.table]
-        live += [self.start, self.stop, self.timer, self.seen]
+        live += [self.plan, self.start, self.stop, self.timer, self.seen]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         restored = page.load(self.restore, None, [self.selection, *controls], **quiet)
@@ -147,7 +147,7 @@ class TrainView:
         """Another bench brings its own learning rate and steps."""
         selection = replace(selection, bench=bench, lr=None, steps=None, job="", matrix="")
         if selection.is_own:
-            return [selection, gr.skip(), gr.skip()]
+            return [selection, 1e-3, 200]
         defaults = self.lab.bench(bench, None).defaults
         return [selection, defaults.learning_rate, defaults.steps]
 
@@ -187,6 +187,7 @@ class TrainView:
         own = gr.update(visible=selection.is_own)
         try:
             bench = self.lab.bench(selection.bench_name, selection.data_spec)
+            bench.prepare(notify=gr.Info)
             geometry = self.lab.geometry(bench)
         except LabError as err:
             unfilled = selection.is_own and not (selection.base and selection.data)
@@ -233,7 +234,7 @@ class TrainView:
         job = self._job(selection)
         mark = f"{selection.job} {job.state} {job.events_seen}" if job else selection.bench_name
         if mark == seen:
-            return [gr.skip()] * 12
+            return [gr.skip()] * 13
         runs = self._runs(selection)
         lines = curve_lines(runs)
         names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
@@ -250,6 +251,7 @@ class TrainView:
             _live_spectrum(runs, matrix),
             html.rank_table(table),
             self._table(runs, selection),
+            self._plan(selection) if job and ended else gr.skip(),
             gr.Button(interactive=ended),
             gr.Button(interactive=job is not None and job.state in ("waiting", "running")),
             gr.Timer(active=not ended),
@@ -286,6 +288,10 @@ class TrainView:
             steps=selection.steps,
         )
         return expand(bench, grid, geometry=geometry)
+
+    def _plan(self, selection: Selection) -> str:
+        bench = self.lab.bench(selection.bench_name, selection.data_spec)
+        return self._plan_sentence(bench, self.lab.geometry(bench), selection)
 
     def _plan_sentence(self, bench: Bench, geometry: Geometry, selection: Selection) -> str:
         try:

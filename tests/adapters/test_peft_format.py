@@ -103,11 +103,12 @@ def folder(healthy: Path, tmp_path: Path) -> Path:
             "target_modules": ["q_proj", "v_proj"],
             "use_rslora": True,
             "rank_pattern": {r"layers\.[12]\..*q_proj": 3, "q_proj": 7},
-            "alpha_pattern": {"model.layers.0.self_attn.q_proj": 1, "self_attn.v_proj": 50},
+            "alpha_pattern": {"_proj": 100, "model.layers.0.self_attn.q_proj": 1, "self_attn.v_proj": 50},
         },
     ],
     ids=["plain", "all-linear", "rslora", "wide", "rank-pattern", "alpha-pattern", "all-patterns"],
 )
+@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys did not match")  # `_proj` follows no dot
 def test_delta_w_is_what_peft_adds_to_the_weight(config: dict[str, Any], tmp_path: Path) -> None:
     layers = lora_layers(model := trained(llama(), **config))
     adapter = load_adapter(saved(model, tmp_path / "adapter"))

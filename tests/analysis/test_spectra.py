@@ -93,10 +93,10 @@ def test_spectrum_of_an_update_is_that_of_its_dense_matrix() -> None:
 
 
 def test_spectrum_keeps_the_order_of_the_adapter() -> None:
-    records = spectrum({"z": diagonal(1.0), "a": diagonal(10.0, 2.0, 1.0, scaling=3.0), "m": diagonal(0.0, 0.0)})
+    records = spectrum({"z": diagonal(1.0), "a": diagonal(9.5, 3.0, 1.0, scaling=3.0), "m": diagonal(0.0, 0.0)})
     assert [record.name for record in records] == ["z", "a", "m"]
-    assert records[1].singular_values == pytest.approx((30, 6, 3))
-    assert [record.rank_for_95 for record in records] == [1, 1, None]  # 100 of 105 is 95.2 %
+    assert records[1].singular_values == pytest.approx((28.5, 9, 3))
+    assert [record.rank_for_95 for record in records] == [1, 2, None]  # 90.25 of 100.25 is 90.02 %
 
 
 def test_the_spectrum_of_a_zero_update_is_zeros_and_has_no_rank() -> None:

@@ -1,0 +1,273 @@
+"""Runners: both give the same runs, nothing is trained twice, and stopping keeps what was learned."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import lora_lab as ll
+from lora_lab.errors import LabError, SpecError
+from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.sweeps import RUNNERS, Run, RunStore, expand, record_run, runners, sweep_events
+from lora_lab.sweeps.runners import GRACE_S, Tagged
+
+pytestmark = pytest.mark.slow  # the worker processes import torch once, for all tests here
+
+LONG = ll.SweepSpec(r=(1, 2, 4), steps=5000, batch_size=4)  # minutes: never trained to the end here
+
+
+def specs_of(grid: ll.SweepSpec) -> tuple[ll.RunSpec, ...]:
+    return expand(ll.find_bench("digits"), grid)
+
+
+def file_of(run: Run) -> bytes:
+    return (run.adapter_dir / "adapter_model.safetensors").read_bytes()
+
+
+def by_run(said: list[Tagged]) -> dict[str, list[Event]]:
+    """Each run's own events, in their order."""
+    return {run_id: [event for i, event in said if i == run_id] for run_id in dict.fromkeys(i for i, _ in said)}
+
+
+def workers() -> list[psutil.Process]:
+    """Processes that were forked to train: grandchildren, through the one that imported torch for them."""
+    return [worker for child in psutil.Process().children() for worker in child.children()]
+
+
+def assert_no_worker_is_left(within_s: float = 10) -> None:
+    deadline_s = time.monotonic() + within_s
+    while (left := workers()) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert left == []
+    assert multiprocessing.active_children() == []
+
+
+def until_all_step(events: Iterator[Tagged], runs: int, steps: int) -> list[Tagged]:
+    """What is said until so many runs have done so many steps."""
+    said: list[Tagged] = []
+    there: set[str] = set()
+    for run_id, event in events:
+        said.append((run_id, event))
+        if isinstance(event, StepEvent) and event.step >= steps:
+            there.add(run_id)
+        if len(there) == runs:
+            return said
+    raise AssertionError(f"only {len(there)} of {runs} runs came to step {steps}")
+
+
+@pytest.fixture(scope="module")
+def specs() -> tuple[ll.RunSpec, ...]:
+    """Three short runs: one more than there may be workers on two cores."""
+    return specs_of(ll.SweepSpec(r=(1, 2, 4), steps=12, batch_size=8))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunStore]:
+    return {runner: RunStore(tmp_path_factory.mktemp(runner)) for runner in RUNNERS}
+
+
+@pytest.fixture(scope="module")
+def said(specs: tuple[ll.RunSpec, ...], stores: dict[str, RunStore]) -> dict[str, list[Tagged]]:
+    """The same sweep by every runner."""
+    return {runner: list(sweep_events(specs, store, runner=runner)) for runner, store in stores.items()}
+
+
+def test_every_runner_gives_the_same_adapters_bit_for_bit(
+    specs: tuple[ll.RunSpec, ...], stores: dict[str, RunStore], said: dict[str, list[Tagged]]
+) -> None:
+    ids = [spec.run_id for spec in specs]
+    found = {runner: store.find(ids) for runner, store in stores.items()}
+    for one, other in zip(found["process"], found["inline"], strict=True):
+        assert one.metrics["status"] == other.metrics["status"] == "finished"
+        assert file_of(one) == file_of(other)
+    assert len({file_of(run) for run in found["process"]}) == len(specs)
+
+
+def test_a_run_swept_alone_is_the_run_of_the_grid(
+    specs: tuple[ll.RunSpec, ...], stores: dict[str, RunStore], said: dict[str, list[Tagged]], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path)
+    list(sweep_events(specs[1:2], store, runner="process"))
+    assert file_of(store.get(specs[1].run_id)) == file_of(stores["process"].get(specs[1].run_id))
+
+
+def test_a_worker_has_as_many_threads_however_many_runs_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share out a sum, and its rounding: a run must not depend on the company it is trained in."""
+    threads = []
+    monkeypatch.setattr(runners._Crew, "hire", lambda crew: threads.append(crew.threads))  # and let nobody work
+    for grid in (ll.SweepSpec(r=(1,)), ll.SweepSpec(r=(1, 2, 4, 8), seeds=(0, 1, 2, 3))):
+        list(sweep_events(specs_of(grid), RunStore(tmp_path), runner="process"))
+    assert len(set(threads)) == 1
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_every_run_says_the_same_whoever_trains_it(
+    specs: tuple[ll.RunSpec, ...], said: dict[str, list[Tagged]], runner: str
+) -> None:
+    told = by_run(said[runner])
+    assert told.keys() == {spec.run_id for spec in specs}
+    for run_id, events in told.items():
+        assert isinstance(events[0], StartEvent)
+        assert [type(event) for event in events].count(DoneEvent) == 1
+        assert isinstance(events[-1], DoneEvent)
+        assert [e.loss for e in events if isinstance(e, StepEvent | EvalEvent)] == [
+            e.loss for e in by_run(said["inline"])[run_id] if isinstance(e, StepEvent | EvalEvent)
+        ]
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_store_keeps_what_was_said(stores: dict[str, RunStore], said: dict[str, list[Tagged]], runner: str) -> None:
+    for run_id, events in by_run(said[runner]).items():
+        assert stores[runner].get(run_id).events() == events
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_second_sweep_trains_nothing(
+    specs: tuple[ll.RunSpec, ...], stores: dict[str, RunStore], said: dict[str, list[Tagged]], runner: str
+) -> None:
+    before = stores[runner].runs()
+    assert list(sweep_events(specs, stores[runner], runner=runner)) == []
+    assert stores[runner].runs() == before
+
+
+def test_workers_go_home(said: dict[str, list[Tagged]]) -> None:
+    assert_no_worker_is_left()
+
+
+def test_a_run_is_in_the_store_before_its_done_is_heard(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    specs = specs_of(ll.SweepSpec(r=(1, 2), steps=1, batch_size=2))
+    heard = 0
+    for run_id, event in sweep_events(specs, store, runner="inline"):
+        if isinstance(event, DoneEvent):
+            heard += 1
+            assert store.is_complete(run_id)
+    assert heard == 2
+
+
+@pytest.mark.parametrize(("runner", "device"), [("ray-ban", None), ("process", "tpu"), ("inline", "tpu")])
+def test_an_unknown_runner_or_device_is_refused_at_the_call(tmp_path: Path, runner: str, device: str | None) -> None:
+    with pytest.raises(SpecError):
+        sweep_events([], RunStore(tmp_path), runner=runner, device=device)
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_stop_ends_the_sweep_within_the_grace_time_and_keeps_what_was_learned(tmp_path: Path, runner: str) -> None:
+    store, stop = RunStore(tmp_path), threading.Event()
+    at_once = 1 if runner == "inline" else min(os.cpu_count() or 1, 3)
+    events = sweep_events(specs_of(LONG), store, runner=runner, stop=stop)
+    begun = by_run(until_all_step(events, at_once, 5))
+    stop.set()
+    asked_s = time.monotonic()
+    rest = by_run(list(events))
+    assert time.monotonic() - asked_s < GRACE_S
+    assert rest.keys() <= begun.keys()
+    assert {run.run_id for run in store.runs()} == begun.keys()
+    for run in store.runs():
+        (done,) = [event for event in rest[run.run_id] if isinstance(event, DoneEvent)]
+        assert done.status == run.metrics["status"] == "stopped"
+        assert run.metrics["step"] >= 5
+        assert all(delta.numerical_rank > 0 for delta in run.adapter().values())
+        assert not run.is_complete
+    assert_no_worker_is_left()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_closing_the_generator_leaves_no_process_and_keeps_what_was_learned(tmp_path: Path, runner: str) -> None:
+    store = RunStore(tmp_path)
+    events = sweep_events(specs_of(LONG), store, runner=runner)
+    begun = by_run(until_all_step(events, 1, 5))
+    events.close()
+    assert_no_worker_is_left()
+    learned = {run_id for run_id, events in begun.items() if any(isinstance(e, StepEvent) and e.step >= 5 for e in events)}
+    kept = {run.run_id: run.metrics["status"] for run in store.runs()}
+    assert learned <= kept.keys()
+    assert set(kept.values()) == {"stopped"}
+    assert list(tmp_path.glob(".draft-*")) == []
+
+
+def test_a_worker_that_does_not_stop_in_time_is_killed_and_its_snapshot_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "GRACE_S", 0.0)
+    store, stop = RunStore(tmp_path), threading.Event()
+    (spec,) = specs_of(ll.SweepSpec(r=(2,), steps=400, batch_size=4))  # scored, and saved, every 100 steps
+    events = sweep_events([spec], store, runner="process", stop=stop)
+    until_all_step(events, 1, spec.eval_every_steps + 5)
+    stop.set()
+    ((run_id, done),) = [(i, event) for i, event in events if isinstance(event, DoneEvent)]
+    assert (run_id, done.status) == (spec.run_id, "stopped")
+    run = store.get(spec.run_id)
+    assert (run.metrics["status"], run.metrics["step"]) == ("stopped", spec.eval_every_steps)
+    assert all(delta.numerical_rank > 0 for delta in run.adapter().values())
+    assert_no_worker_is_left()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_stop_on_the_last_word_of_a_run_leaves_that_run_finished(tmp_path: Path, runner: str) -> None:
+    store, stop = RunStore(tmp_path), threading.Event()
+    said = []
+    for run_id, event in sweep_events(specs_of(ll.SweepSpec(r=(1,), steps=2, batch_size=2)), store, runner=runner, stop=stop):
+        said.append((run_id, event))
+        if isinstance(event, DoneEvent):
+            stop.set()
+    assert [event.status for _, event in said if isinstance(event, DoneEvent)] == ["finished"]
+
+
+@pytest.mark.parametrize("at", [StartEvent, EvalEvent, SpectrumEvent])
+def test_a_run_stopped_before_its_first_step_leaves_nothing(tmp_path: Path, at: type[Event]) -> None:
+    store = RunStore(tmp_path)
+    events = record_run(specs_of(LONG)[0], store)
+    while not isinstance(next(events), at):
+        pass
+    events.close()
+    assert store.runs() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["index.sqlite"]
+
+
+def test_a_stopped_run_is_trained_again_to_its_end(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    specs = specs_of(ll.SweepSpec(r=(2,), steps=8, batch_size=4))
+    first = sweep_events(specs, store, runner="inline")
+    until_all_step(first, 1, 3)
+    first.close()
+    assert store.get(specs[0].run_id).metrics["status"] == "stopped"
+    again = [event for _, event in sweep_events(specs, store, runner="inline")]
+    assert isinstance(again[0], StartEvent)
+    run = store.get(specs[0].run_id)
+    assert (run.metrics["status"], run.metrics["step"]) == ("finished", 8)
+    whole = RunStore(tmp_path / "elsewhere")
+    list(sweep_events(specs, whole, runner="inline"))
+    assert file_of(run) == file_of(whole.get(run.run_id))
+
+
+# Failing
+
+
+def test_a_run_that_fails_in_a_worker_is_one_sentence_and_the_others_go_on(tmp_path: Path) -> None:
+    good = specs_of(ll.SweepSpec(r=(1,), steps=2, batch_size=2))[0]
+    bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, lora=good.lora, steps=2)
+    store = RunStore(tmp_path)
+    said = by_run(list(sweep_events([bad, good], store, runner="process")))
+    (done,) = said[bad.run_id]
+    assert isinstance(done, DoneEvent)
+    assert done.status == "failed"
+    assert "must have SHA-256" in done.message
+    assert done.message.endswith(".")
+    assert [run.run_id for run in store.runs()] == [good.run_id]
+    assert list(tmp_path.glob(".draft-*")) == []
+
+
+def test_a_run_that_fails_in_this_process_is_raised_and_leaves_nothing(tmp_path: Path) -> None:
+    bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, lora=ll.LoraSpec(target_modules=("q_proj",)))
+    with pytest.raises(LabError, match="must have SHA-256"):
+        list(sweep_events([bad], RunStore(tmp_path), runner="inline"))
+    assert [path.name for path in tmp_path.iterdir()] == ["index.sqlite"]
