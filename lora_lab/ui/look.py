@@ -1,6 +1,7 @@
 """Look: what one run's ΔW is made of, and how it relates to another's."""
 
 from dataclasses import replace
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -149,7 +150,7 @@ def _facts(run: Run) -> str:
     m, lora = run.metrics, run.spec.lora
     accuracy = "not measured at the end" if m["accuracy"] is None else percent(m["accuracy"])
     said = (
-        run.spec.bench,
+        escape(run.spec.bench),
         f"r <b>{lora.r}</b>",
         f"α <b>{lora.lora_alpha:g}</b>",
         f"seed <b>{run.spec.seed}</b>",

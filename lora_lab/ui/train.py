@@ -25,6 +25,7 @@ from lora_lab.ui.zero import runs_inline, zero_events
 from lora_lab.units import count, percent
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
+SEEDS = (0, 1, 2, 3)
 ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
 _TICK_S = 0.6
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
@@ -67,7 +68,7 @@ class TrainView:
         self.targets_title = gr.HTML()
         self.block = gr.HTML(js_on_load=html.PICK_JS, elem_id="block")
         self.counts = gr.HTML(elem_id="counts")
-        self.seeds = gr.CheckboxGroup([0, 1, 2, 3], value=[0, 1], label="Seeds", elem_classes="lab-chips", elem_id="seeds")
+        self.seeds = gr.CheckboxGroup(list(SEEDS), value=[0, 1], label="Seeds", elem_classes="lab-chips", elem_id="seeds")
         with gr.Row():
             self.lr = gr.Number(0.005, label="Learning rate", minimum=0, min_width=120, elem_id="lr")
             self.steps = gr.Number(200, label="Steps", precision=0, minimum=0, min_width=120, elem_id="steps")
@@ -131,9 +132,7 @@ class TrainView:
 
     def restore(self, request: gr.Request) -> list[Any]:
         """The selection that the address names, into state and controls."""
-        selection = Selection.from_query(dict(request.query_params))
-        if self.lab.public and selection.is_own:
-            selection = replace(selection, bench="digits")
+        selection = self._offered(Selection.from_query(dict(request.query_params)))
         try:
             defaults = self.lab.bench(selection.bench_name, selection.data_spec).defaults
             lr = selection.lr or defaults.learning_rate
@@ -259,6 +258,18 @@ class TrainView:
         ]
 
     # What the handlers share.
+
+    def _offered(self, selection: Selection) -> Selection:
+        """An address may name what the page does not offer: that falls back to the default."""
+        default = Selection()
+        benches = BENCH_NAMES if self.lab.public else (*BENCH_NAMES, "yours")
+        return replace(
+            selection,
+            bench=selection.bench if selection.bench in benches else default.bench,
+            r=tuple(r for r in selection.r if r in RANKS),
+            alpha=selection.alpha if selection.alpha in [value for _, value in ALPHAS] else default.alpha,
+            seeds=tuple(seed for seed in selection.seeds if seed in SEEDS),
+        )
 
     def _header(self, selection: Selection) -> str:
         return html.header("Train", selection.query(), device=device_name(self.lab.device))

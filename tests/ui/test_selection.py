@@ -1,0 +1,34 @@
+"""The address holds the selection, whatever somebody wrote into it."""
+
+from urllib.parse import parse_qsl
+
+import pytest
+
+from lora_lab.ui.selection import Selection
+
+CHOSEN = Selection(
+    bench="yours",
+    base="my/base",
+    data="a b.csv",
+    r=(2, 16),
+    alpha="2r",
+    targets=("q", "up"),
+    seeds=(3,),
+    lr=1e-4,
+    steps=7,
+    run="0a",
+)
+
+
+@pytest.mark.parametrize("selection", [Selection(), CHOSEN, Selection(r=(), seeds=(), targets=())])
+def test_selection_survives_the_address(selection: Selection) -> None:
+    assert Selection.from_query(dict(parse_qsl(selection.query(), keep_blank_values=True))) == selection
+
+
+def test_address_of_the_defaults_is_empty() -> None:
+    assert Selection().query() == ""
+
+
+@pytest.mark.parametrize("query", [{"r": "eight"}, {"steps": "1.5"}, {"lr": "fast"}, {"unknown": "1"}])
+def test_nonsense_in_the_address_is_the_default(query: dict[str, str]) -> None:
+    assert Selection.from_query(query) == Selection()

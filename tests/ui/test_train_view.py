@@ -1,0 +1,91 @@
+"""The Train view's handlers as plain functions."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from lora_lab.sweeps import RunStore, sweep_events
+from lora_lab.ui import train as view
+from lora_lab.ui.lab import Lab
+from lora_lab.ui.selection import Selection
+from lora_lab.ui.zero import duration_s, zero_events
+
+SMALL = Selection(r=(2,), seeds=(0, 1), steps=6)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(RunStore(tmp_path / "runs"))
+
+
+def asked(**query: str) -> Any:
+    return SimpleNamespace(query_params=query)
+
+
+def test_an_address_that_asks_for_what_is_not_offered_falls_back(lab: Lab) -> None:
+    restored = view.TrainView(lab).restore(asked(bench="/etc", r="4,5", alpha="3", seeds="0,99"))
+    assert restored[0] == Selection(r=(4,), seeds=(0,))
+
+
+def test_in_public_nobody_names_a_folder_of_the_server(lab: Lab) -> None:
+    lab.public = True
+    assert view.TrainView(lab).restore(asked(bench="yours", base="/", data="/etc/passwd"))[0].bench == "digits"
+
+
+def test_in_public_a_sweep_is_bounded(lab: Lab) -> None:
+    lab.public = True
+    with pytest.raises(gr.Error, match=r"at most 4000 steps in all\. Got 10000"):
+        next(view.TrainView(lab).begin(Selection(r=(1,), seeds=(0,), steps=10_000)))
+    assert not lab.jobs
+
+
+def test_on_zerogpu_the_handler_drives_the_same_sweep_inline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    outputs = list(view.TrainView(lab).begin(SMALL))
+    (job,) = lab.jobs.values()
+    assert len(outputs) > 12  # it yields all the way, so that ZeroGPU sees a stop soon
+    assert job.state == "finished"
+    assert {run.metrics["status"] for run in lab.store.runs()} == {"finished"}
+
+
+def test_on_zerogpu_stop_keeps_what_was_learned(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    train_view = view.TrainView(lab)
+    stream = train_view.begin(SMALL)
+    selection = next(stream)[0]
+    for _ in range(6):  # Start, Eval, Spectrum, and a few steps
+        next(stream)
+    train_view.halt(selection)
+    assert len(list(stream)) <= 2
+    assert [run.metrics["status"] for run in lab.store.runs()] == ["stopped"]
+
+
+def test_zerogpu_is_asked_for_a_time_that_fits_the_sweep(lab: Lab) -> None:
+    geometry = lab.geometry(lab.bench("digits", None))
+    specs = view.TrainView(lab)._specs(lab.bench("digits", None), geometry, SMALL)
+    assert 2 * 8 <= duration_s(specs, "runs") <= 300
+    inline = [type(event).__name__ for _, event in sweep_events(specs, lab.store, runner="inline")]
+    assert inline[0] == "StartEvent"
+    assert list(zero_events(specs, str(lab.store.root))) == []  # all in the store by now
+
+
+def test_stop_says_so_at_once(lab: Lab) -> None:
+    train_view = view.TrainView(lab)
+    name, job = lab.new_job(train_view._specs(lab.bench("digits", None), lab.geometry(lab.bench("digits", None)), SMALL))
+    began_s = time.perf_counter()
+    status, _ = train_view.halt(Selection(job=name))
+    assert time.perf_counter() - began_s < 0.1
+    assert 'data-state="stopping"' in status
+    assert job.state == "stopping"
+
+
+def test_nothing_is_sent_while_nothing_changes(lab: Lab) -> None:
+    train_view = view.TrainView(lab)
+    first = train_view.watch(Selection(), "")
+    again = train_view.watch(Selection(), first[-1])
+    assert len(first) == len(again)
+    assert all(value == gr.skip() for value in again)
