@@ -25,8 +25,8 @@ _ROLE_OF_ENDING: tuple[tuple[str, Role], ...] = (
     ("gate_proj", "gate"),
     *((name, "up") for name in ("up_proj", "fc1", "lin1")),
     *((name, "down") for name in ("down_proj", "fc2", "lin2")),
-    *((name, "head") for name in ("classifier", "score", "lm_head", "pre_classifier")),
 )
+_HEADS = {"classifier", "score", "lm_head", "pre_classifier"}  # a head is such a module, or lies in one
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "gate", "up", "down", "pooler", "head", "other")
 
 
@@ -58,6 +58,10 @@ class Geometry:
         """The matrices of the first layer: what one block looks like."""
         layers = [m.layer for m in self.matrices if m.layer is not None]
         return tuple(m for m in self.matrices if layers and m.layer == min(layers))
+
+    def head_modules(self) -> tuple[str, ...]:
+        """The outermost modules that make up the task head: `classifier`, `score`, or several."""
+        return unique(_head_module(m.name) for m in self.matrices if m.role == "head")
 
     def matching(self, target: str) -> tuple[Matrix, ...]:
         """The matrices that one target names: by name ending as PEFT matches, by role, or as another family spells it."""
@@ -93,10 +97,17 @@ def role_of(name: str) -> Role:
     >>> role_of("bert.encoder.layer.0.attention.output.dense"), role_of("model.layers.3.self_attn.q_proj")
     ('o', 'q')
     """
+    if _HEADS & set(name.split(".")):
+        return "head"
     for ending, role in _ROLE_OF_ENDING:
         if name == ending or name.endswith("." + ending):
             return role
     return "other"
+
+
+def _head_module(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[: next(i for i, part in enumerate(parts) if part in _HEADS) + 1])
 
 
 def layer_of(name: str) -> int | None:

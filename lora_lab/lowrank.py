@@ -34,6 +34,8 @@ class LowRank:
         if self.lora_b.ndim != 2 or self.lora_a.ndim != 2 or self.lora_b.shape[1] != self.lora_a.shape[0]:
             shapes = f"{tuple(self.lora_b.shape)} and {tuple(self.lora_a.shape)}"
             raise AdapterError(f"lora_b must be (d_out, r) and lora_a (r, d_in) with one r. Got {shapes}.")
+        if self.r < 1:
+            raise AdapterError(f"The r of LowRank must be at least 1. Got {self.r}.")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,7 +117,8 @@ class LowRank:
         """
         s = self.singular_values
         stored = self.lora_a.dtype if self.lora_a.dtype.is_floating_point else torch.float32
-        tolerance = max(self.shape) * torch.finfo(stored).eps * float(s[0])
+        # Rounding A and B moves ΔW by about sqrt(r) · eps · ‖ΔW‖, whatever d is.
+        tolerance = self.r**0.5 * torch.finfo(stored).eps * float(s[0])
         return int((s > tolerance).sum())
 
 

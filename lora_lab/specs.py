@@ -27,7 +27,7 @@ def _is_int(value: object, least: int) -> bool:
 
 
 def _is_number(value: object, *, above: Number) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > above
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > above
 
 
 def _as_floats(spec: object, *names: str) -> None:

@@ -1,5 +1,7 @@
 """Quantities as people read them. The only place where a number gets its unit's name."""
 
+_ROUNDS_UP = 0.9995  # 999,500 in three digits is 1.00 million
+
 
 def count(n: int) -> str:
     """A parameter count in three significant digits.
@@ -7,8 +9,8 @@ def count(n: int) -> str:
     >>> count(9_175_040), count(4096), count(640)
     ('9.18 M', '4.1 k', '640')
     """
-    for limit, suffix in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
-        if n >= limit:
+    for limit, suffix in ((10**12, " T"), (10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if n >= _ROUNDS_UP * limit:
             return f"{n / limit:.3g}{suffix}"
     return str(n)
 
@@ -38,7 +40,7 @@ def file_size(size_bytes: int) -> str:
     >>> file_size(36_715_216), file_size(15_000)
     ('36.7 MB', '15 kB')
     """
-    for limit, suffix in ((10**9, " GB"), (10**6, " MB"), (10**3, " kB")):
-        if size_bytes >= limit:
+    for limit, suffix in ((10**12, " TB"), (10**9, " GB"), (10**6, " MB"), (10**3, " kB")):
+        if size_bytes >= _ROUNDS_UP * limit:
             return f"{size_bytes / limit:.3g}{suffix}"
     return f"{size_bytes} B"

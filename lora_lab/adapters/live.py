@@ -41,6 +41,7 @@ def save(peft_model: PeftModel, folder: Path, *, base_name: str) -> None:
     _name_base(fresh / "adapter_config.json", base_name)
     (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty model card: nothing in it is filled in
     old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)  # left by a save that was killed here
     if folder.exists():
         os.rename(folder, old)
     os.rename(fresh, folder)

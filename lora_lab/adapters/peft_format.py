@@ -17,6 +17,7 @@ from lora_lab.lowrank import LowRank
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_UNREAD = {"LoRA on embeddings": ".lora_embedding_", "biases of LoRA layers": ".lora_B.bias"}
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -91,6 +92,10 @@ def _low_rank(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any
     if lora_a.shape[0] != r:
         raise AdapterError(f"{name + _A} must have r={r} rows, as {_CONFIG} says. Got {tuple(lora_a.shape)}.")
     alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    if not isinstance(alpha, int | float):
+        raise AdapterError(f"The lora_alpha in {_CONFIG} must be a number. Got {alpha!r}.")
+    if not (lora_a.isfinite().all() and lora_b.isfinite().all()):
+        raise AdapterError(f"The factors of {module} must be finite numbers. Got NaN or infinity.")
     return LowRank(lora_b, lora_a, alpha / (r**0.5 if config.get("use_rslora") else r))
 
 
@@ -117,6 +122,9 @@ def _warnings(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple
     whole = sorted(
         {key.removeprefix(_PREFIX).rsplit(".", 1)[0] for key in tensors if ".lora_" not in key and "lora_magnitude" not in key}
     )
+    unread = [what for what, part in _UNREAD.items() if any(part in key for key in tensors)]
+    if unread:
+        found.append(f"Not read: {', '.join(unread)}.")
     if whole:
         found.append(f"Saved whole beside the factors and not part of any spectrum: {', '.join(whole)}.")
     return tuple(found)

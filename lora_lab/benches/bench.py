@@ -54,7 +54,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Bench(ABC):
-    """A base with a task. `head_modules` are trained in full beside the adapter where the base has no head of its own.
+    """A base with a task. Where the base has no head for it (`trains_head`), one is trained in full beside the adapter.
 
     Subclasses say where the base's folder is, how to build the model, and what the splits are.
     """
@@ -63,7 +63,7 @@ class Bench(ABC):
     title: str
     about: str
     defaults: Defaults
-    head_modules: tuple[str, ...] = ()
+    trains_head: bool = False
     task_type: str | None = None
     data: DataSpec | None = field(default=None)
 
@@ -84,6 +84,10 @@ class Bench(ABC):
     def geometry(self) -> Geometry:
         """The base's matrices, without its weights."""
         return read_geometry(self.build(meta=True))
+
+    def head_modules(self, geometry: Geometry) -> tuple[str, ...]:
+        """The modules trained in full beside the adapter."""
+        return geometry.head_modules() if self.trains_head else ()
 
     def base_sha256(self) -> str:
         """The SHA-256 of the base's weights; of the shards' hashes, in order, where they are sharded."""

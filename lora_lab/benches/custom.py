@@ -147,7 +147,7 @@ def custom_bench(base: str, data: DataSpec | None) -> CustomBench:
         title=Path(base).name,
         about=f"{Path(base).name} learns the labels of {Path(data.path).name if data else 'your file'}.",
         defaults=Defaults(steps=200, batch_size=16, learning_rate=1e-3),
-        head_modules=("classifier",),
+        trains_head=True,
         task_type="SEQ_CLS",
         data=data,
     )

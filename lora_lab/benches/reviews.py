@@ -49,6 +49,6 @@ def reviews_bench() -> ReviewsBench:
         title="reviews",
         about="all-MiniLM-L6-v2 (22.7 M parameters) learns to tell praise from panning in movie reviews.",
         defaults=Defaults(steps=150, batch_size=16, learning_rate=2e-3),
-        head_modules=("classifier",),
+        trains_head=True,
         task_type="SEQ_CLS",
     )

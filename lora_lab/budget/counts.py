@@ -18,5 +18,7 @@ def lora_params(geometry: Geometry, targets: Iterable[str], *, r: int) -> int:
 
 def head_params(geometry: Geometry, head_modules: Iterable[str]) -> int:
     """Parameters of a task head that is trained in full, its bias included."""
-    names = set(head_modules)
-    return sum(m.d_in * m.d_out + m.bias * m.d_out for m in geometry.matrices if m.name in names)
+    heads = tuple(head_modules)
+    within = tuple(f"{head}." for head in heads)
+    inside = [m for m in geometry.matrices if m.name in heads or m.name.startswith(within)]
+    return sum(m.d_in * m.d_out + m.bias * m.d_out for m in inside)

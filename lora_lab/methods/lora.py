@@ -10,8 +10,9 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from lora_lab.geometry import read_geometry
 from lora_lab.methods.peft_config import to_peft
-from lora_lab.specs import LoraSpec
+from lora_lab.specs import ALL_LINEAR, LoraSpec
 
 
 def attach(
@@ -32,6 +33,8 @@ def attach(
         task_type: PEFT's name of the task, for the adapter's config file.
     """
     config = to_peft(spec, task_type=task_type, modules_to_save=head_modules)
+    if config.target_modules == ALL_LINEAR:  # PEFT would adapt a head that is to stay frozen
+        config.target_modules = {m.name for m in read_geometry(model).matching(ALL_LINEAR)}
     with warnings.catch_warnings():  # PEFT still asks transformers by a name that it has renamed
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         peft_model: PeftModel = get_peft_model(model, config)
@@ -63,11 +66,9 @@ def _initialise_a(peft_model: nn.Module, *, seed: int, r: int) -> None:
 
 
 def _initialise_head(peft_model: nn.Module, head: str, *, seed: int) -> None:
-    """A linear head as transformers draws it: normal with sd 0.02, bias 0; the same for every r."""
-    for name, parameter in peft_model.named_parameters():
-        if f"{head}.modules_to_save" in name:
-            if parameter.ndim == 1:
-                nn.init.zeros_(parameter)
-            else:
-                generator = _generator("head", seed, name)
-                nn.init.normal_(parameter, std=0.02, generator=generator)
+    """The linear maps of a head as transformers draws them: normal with sd 0.02, bias 0; the same for every r."""
+    for name, module in peft_model.named_modules():
+        if f"{head}.modules_to_save" in name and isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02, generator=_generator("head", seed, name))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -7,6 +7,19 @@ from peft import LoraConfig
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.specs import ALL_LINEAR, LoraSpec
 
+_UNSAID = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_parameters",
+    "layers_to_transform",
+    "layer_replication",
+    "exclude_modules",
+    "init_lora_weights",
+    "bias",
+    "lora_bias",
+)
+
 
 def to_peft(spec: LoraSpec, *, task_type: str | None = None, modules_to_save: Iterable[str] = ()) -> LoraConfig:
     """The LoraConfig that says the same. Targets should be resolved (`geometry.resolve_targets`): PEFT knows no roles."""
@@ -28,7 +41,8 @@ def from_peft(config: LoraConfig) -> LoraSpec:
     Raises:
         SpecError: the config names no targets, or asks for what LoraSpec cannot say.
     """
-    unsaid = [name for name in ("use_dora", "rank_pattern", "alpha_pattern", "target_parameters") if getattr(config, name, None)]
+    plain = to_peft(LoraSpec())
+    unsaid = [name for name in _UNSAID if (getattr(config, name) or None) != (getattr(plain, name) or None)]
     if unsaid:
         raise SpecError(out_of_range(unsaid[0], "LoraConfig", "left unset here", getattr(config, unsaid[0])))
     targets = config.target_modules

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from lora_lab.plots.lines import CurveLine
 from lora_lab.plots.theme import PALETTE, figure, nothing_yet, rank_colour, seed_dash
+from lora_lab.specs import unique
 from lora_lab.units import percent
 
 _POINTS = 150  # a curve of more is drawn through every n-th
@@ -15,7 +16,7 @@ def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:
     """Training loss of each run, one point a step."""
     fig = figure(x="optimizer step", y="training loss (nats)")
     for line in lines:
-        steps = line.steps[:: max(1, len(line.steps) // _POINTS)]
+        steps = (*line.steps[: -1 : max(1, len(line.steps) // _POINTS)], *line.steps[-1:])
         _curve(fig, line, [e.step for e in steps], [e.loss for e in steps], "step %{x}: %{y:.3f} nats")
     return fig if fig.data else nothing_yet(fig, "The curves begin with the first step.")
 
@@ -30,8 +31,9 @@ def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
     bases = [line.evals[0].accuracy for line in lines if line.evals]
     if not bases:
         return nothing_yet(fig, "Accuracy is measured before the first step and four times a run.")
-    base = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
-    fig.add_hline(bases[0], annotation_text=f"frozen base {percent(bases[0])}", annotation_position="bottom right", **base)
+    style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
+    for base in unique(bases):
+        fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position="bottom right", **style)
     fig.update_layout(showlegend=False)  # the loss curves beside it carry the same one
     return fig.update_yaxes(tickformat=".0%", range=[0, 1.02])
 

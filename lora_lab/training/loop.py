@@ -14,6 +14,7 @@ from lora_lab.adapters import from_model, save
 from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
+from lora_lab.geometry import read_geometry
 from lora_lab.methods import attach, trainable_params
 from lora_lab.specs import RunSpec
 from lora_lab.training.devices import (
@@ -59,9 +60,10 @@ class _Run:
         self.began_s = time.perf_counter()
         self.training, self.held_out = bench.splits()
         model = bench.load_model()
-        self.total_params = sum(p.numel() for p in model.parameters())
+        geometry = read_geometry(model)
+        self.total_params = geometry.total_params
         self.model: PeftModel = attach(
-            model, spec.lora, seed=spec.seed, head_modules=bench.head_modules, task_type=bench.task_type
+            model, spec.lora, seed=spec.seed, head_modules=bench.head_modules(geometry), task_type=bench.task_type
         ).to(device)
         self.step = 0
 

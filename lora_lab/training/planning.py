@@ -50,7 +50,7 @@ def plan_run(bench: Bench, lora: LoraSpec | LoraConfig, *, geometry: Geometry | 
 
 
 def _refuse_head(bench: Bench, geometry: Geometry, targets: tuple[str, ...]) -> None:
-    heads = [m.name for m in geometry.targeted(targets) if m.name in bench.head_modules]
+    heads = [m.name for m in geometry.targeted(targets) if m.role == "head" and bench.trains_head]
     if heads:
         allowed = "without the task head, which is trained in full"
         raise SpecError(out_of_range("target_modules", "LoraSpec", allowed, heads[0]))

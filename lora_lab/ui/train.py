@@ -327,7 +327,7 @@ class TrainView:
 def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
     """Trainable parameters for every rank chosen."""
     targets = tuple(t for t in selection.targets if geometry.matching(t))
-    head = head_params(geometry, bench.head_modules)
+    head = head_params(geometry, bench.head_modules(geometry))
     if not targets:
         return html.say("No matrix is chosen: click at least one.", kind="error")
     cells = []

@@ -112,7 +112,7 @@ def test_a_fresh_head_only_guesses(bench: Bench, splits: tuple[Split, Split]) ->
         bench.load_model(),
         LoraSpec(r=1, target_modules=("query",)),
         seed=0,
-        head_modules=bench.head_modules,
+        head_modules=bench.head_modules(bench.geometry()),
         task_type=bench.task_type,
     )
     some = splits[1].batch(torch.arange(400))

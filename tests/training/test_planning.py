@@ -21,7 +21,7 @@ def bench() -> Bench:
 @pytest.fixture(scope="module")
 def bench_with_head(bench: Bench) -> Bench:
     """As `reviews` is: a head that is trained in full beside the adapter."""
-    return replace(bench, head_modules=("classifier",))
+    return replace(bench, trains_head=True)
 
 
 def test_what_is_left_open_is_the_benchs_own(bench: Bench) -> None:
