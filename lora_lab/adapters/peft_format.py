@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lora_lab.adapters.adapter import Adapter
-from lora_lab.assets import hub_reachable
+from lora_lab.assets import HUB_ID, hub_reachable
 from lora_lab.errors import AdapterError
 from lora_lab.lowrank import LowRank
 
@@ -45,7 +45,7 @@ def _find(source: str | Path) -> Path:
         return path
     if path.exists():
         raise AdapterError(f"The adapter must be a folder with {_CONFIG} and {_WEIGHTS}, or a file in one. Got {str(source)!r}.")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if HUB_ID.fullmatch(str(source)):
         return _from_hub(str(source))
     raise AdapterError(f"The adapter must be a folder, a file or a Hub id that exists. Got {str(source)!r}.")
 

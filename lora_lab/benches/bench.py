@@ -45,6 +45,10 @@ class Split:
             batch = {name: x if x.ndim == 1 else x[:, :longest] for name, x in batch.items()}
         return batch
 
+    def take(self, rows: Int[Tensor, " n"]) -> "Split":
+        """These rows as a split of their own."""
+        return Split({name: column[rows] for name, column in self.columns.items()})
+
     def by_length(self) -> Int[Tensor, " n"]:
         """Every row once, shortest text first, so that batches carry little padding."""
         if "attention_mask" not in self.columns:

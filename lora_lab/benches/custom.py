@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from lora_lab.assets import Notify, hub_reachable
+from lora_lab.assets import HUB_ID, Notify, hub_reachable
 from lora_lab.benches.bench import Bench, Defaults, Split, shuffled
 from lora_lab.benches.text import classifier, tokenised
 from lora_lab.errors import AssetError, DataError
@@ -71,7 +70,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -99,7 +98,7 @@ class CustomBench(Bench):
             if not (folder / "config.json").is_file():
                 raise DataError(f"The base must be a folder with a config.json. Got {self.name!r}.")
             return folder
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.name):
+        if not HUB_ID.fullmatch(self.name):
             raise DataError(f"The bench must be a name of the lab's, a folder or a Hub id. Got {self.name!r}.")
         return _snapshot(self.name, notify)
 
@@ -120,8 +119,7 @@ class CustomBench(Bench):
         split = tokenised(self.base_folder(), examples.texts, examples.labels)
         order = shuffled(len(split))
         cut = len(split) - max(1, round(HELD_OUT_SHARE * len(split)))
-        columns = split.columns.items()
-        return Split({n: c[order[:cut]] for n, c in columns}), Split({n: c[order[cut:]] for n, c in columns})
+        return split.take(order[:cut]), split.take(order[cut:])
 
 
 def _snapshot(hub_id: str, notify: Notify) -> Path:

@@ -54,9 +54,9 @@ def upright() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
 def split(change: Callable[[Tensor], Tensor] = lambda images: images) -> tuple[Split, Split]:
     """(1,300 training digits, 497 held out), changed, then scaled to -1..1. No base or adapter trains on the latter."""
     images, labels = upright()
-    columns = {"pixel_values": change(images) * 2 - 1, "labels": labels}
-    cut = len(labels) - HELD_OUT
-    return Split({n: c[:cut] for n, c in columns.items()}), Split({n: c[cut:] for n, c in columns.items()})
+    whole = Split({"pixel_values": change(images) * 2 - 1, "labels": labels})
+    rows = torch.arange(len(whole))
+    return whole.take(rows[:-HELD_OUT]), whole.take(rows[-HELD_OUT:])
 
 
 def base_config() -> ViTConfig:

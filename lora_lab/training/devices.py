@@ -17,9 +17,13 @@ def pick_device(wanted: str | None = None) -> torch.device:
     allowed = [*found, "cpu"]
     if wanted is None:
         return torch.device(allowed[0])
-    if wanted.split(":")[0] not in allowed:
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in allowed:
         raise SpecError(out_of_range("device", "training", f"one of {', '.join(allowed)} on this machine", wanted))
-    return torch.device(wanted)
+    return device
 
 
 def precision_on(device: torch.device) -> str:

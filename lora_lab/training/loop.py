@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from peft import PeftModel
 from transformers import get_cosine_schedule_with_warmup
 
 from lora_lab.adapters import from_model, save
+from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
@@ -45,10 +45,16 @@ def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> G
         DataError: base or data are no longer those of the spec.
         SpecError: no such device.
     """
-    bench = find_bench(spec.bench, replace(spec.data, sha256="") if spec.data else None)
-    if bench.base_sha256() != spec.base_sha256:
-        raise DataError(f"The base of {spec.bench} must have SHA-256 {spec.base_sha256[:12]}…. Got {bench.base_sha256()[:12]}….")
+    bench = find_bench(spec.bench, spec.data)
+    _require_same(f"base of {spec.bench}", spec.base_sha256, bench.base_sha256())
+    if spec.data:
+        _require_same(f"data in {spec.data.path}", spec.data.sha256, sha256_of(Path(spec.data.path)))
     return _Run(spec, bench, folder, pick_device(device)).events()
+
+
+def _require_same(what: str, planned: str, found: str) -> None:
+    if found != planned:
+        raise DataError(f"The {what} must have SHA-256 {planned[:12]}…, as planned. Got {found[:12]}….")
 
 
 class _Run:
@@ -70,7 +76,7 @@ class _Run:
     def events(self) -> Generator[Event, None, None]:
         reset_peak_memory(self.device)
         yield self._start()
-        yield self._eval()
+        yield self._eval_of_base()
         yield self._spectrum()
         try:
             yield from self._steps()
@@ -98,7 +104,7 @@ class _Run:
         for batch in batches(self.training, spec.batch_size, steps=spec.steps, seed=spec.seed):
             event = self._one_step(batch, parameters, optimizer, schedule.get_last_lr()[0])
             if not math.isfinite(event.loss):
-                yield self._done("diverged", f"The loss became {event.loss} at step {self.step + 1}: try a smaller learning rate.")
+                yield self._diverged(event.loss)
                 return
             schedule.step()
             self.step = event.step
@@ -107,8 +113,12 @@ class _Run:
             if self.step % every == 0 or last:
                 yield self._spectrum()
             if self.step % spec.eval_every_steps == 0 or last:
-                yield self._eval()
-                self._save()
+                score = self._eval()
+                if not math.isfinite(score.loss):
+                    yield self._diverged(score.loss)
+                    return
+                self._save()  # before the event: the log never tells of a snapshot that is not there
+                yield score
         yield self._done("finished", "")
 
     def _one_step(
@@ -131,9 +141,18 @@ class _Run:
         score = evaluate(self.model, self.held_out)
         return EvalEvent(self.step, score.accuracy, score.loss, self._elapsed_s())
 
+    def _eval_of_base(self) -> EvalEvent:
+        score = self._eval()
+        if not math.isfinite(score.loss):
+            raise DataError(f"The base of {self.spec.bench} must give a finite loss on the held-out split. Got {score.loss}.")
+        return score
+
     def _spectrum(self) -> SpectrumEvent:
         deltas = from_model(self.model)
         return SpectrumEvent(self.step, {name: tuple(delta.svd("gram")[1].tolist()) for name, delta in deltas.items()})
+
+    def _diverged(self, loss: float) -> DoneEvent:
+        return self._done("diverged", f"The loss became {loss} at step {self.step + 1}: try a smaller learning rate.")
 
     def _done(self, status: Status, message: str) -> DoneEvent:
         return DoneEvent(status, self.step, message, self._elapsed_s(), peak_memory_bytes(self.device))
@@ -147,11 +166,16 @@ class _Run:
 
 
 def batches(split: Split, batch_size: int, *, steps: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
-    """`steps` batches: the split in a seeded order, reshuffled when it runs out, a batch never repeating a row if it can."""
+    """`steps` batches of the split in a seeded order, reshuffled every epoch.
+
+    An epoch shows every row once, and no batch holds a row twice unless the split is smaller than a batch: rows left over from
+    one epoch come late in the next.
+    """
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(split), generator=generator)])
+            fresh = torch.randperm(len(split), generator=generator)
+            order = torch.cat([order, fresh[torch.isin(fresh, order).int().argsort(stable=True)]])
         yield split.batch(order[:batch_size])
         order = order[batch_size:]
