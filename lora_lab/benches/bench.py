@@ -26,6 +26,7 @@ class Defaults:
     batch_size: int
     learning_rate: float
     targets: tuple[str, ...] = ("q", "v")
+    threads: int | None = None  # CPU threads a run; None for every core. Small bases are faster on one
 
 
 @dataclass(frozen=True)

@@ -99,5 +99,5 @@ def digits_bench(name: str) -> DigitsBench:
         name=name,
         title=name.replace(":", " · "),
         about=f"A 0.15 M-parameter ViT that reads upright handwritten digits meets the same digits {VARIANTS[name][1]}.",
-        defaults=Defaults(steps=200, batch_size=32, learning_rate=5e-3),
+        defaults=Defaults(steps=200, batch_size=32, learning_rate=5e-3, threads=1),
     )

@@ -1,7 +1,7 @@
 """Records -> plotly Figures, returned and never shown; the sentences that stand under them. No torch, no files."""
 
 from lora_lab.plots.captions import learning_caption, overlap_caption, spectrum_caption
-from lora_lab.plots.labels import labels_of
+from lora_lab.plots.labels import labels_of, row_label
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.spectra import energy, spectrum
@@ -21,6 +21,7 @@ __all__ = [
     "overlap",
     "overlap_caption",
     "rank_colour",
+    "row_label",
     "spectrum",
     "spectrum_caption",
     "spectrum_lines",

@@ -1,4 +1,4 @@
-"""Short names for runs beside each other: rank and seed, and what else differs among them."""
+"""Short names for runs beside each other."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,15 @@ from lora_lab.specs import RunSpec
 
 
 def labels_of(specs: Sequence[RunSpec]) -> list[str]:
-    """One label a run: "r 8 · seed 0", with α, targets, rate, steps or bench where the runs differ in them."""
+    """One label a run: "r 8 · seed 0", with α, targets, rate and the like where the runs differ in them."""
     return [" · ".join([f"r {spec.lora.r}", *_differing(spec, specs), f"seed {spec.seed}"]) for spec in specs]
+
+
+def row_label(spec: RunSpec) -> str:
+    """What a run is but for its rank and seed: "q_proj, v_proj · α 16 · lr 0.005 · 200 steps · batch 32"."""
+    _bench, alpha, method, targets, dropout, *rest = _details(spec)
+    told = [targets, alpha, *([method] if method != "LoRA" else []), *([dropout] if spec.lora.lora_dropout else []), *rest]
+    return " · ".join(told)
 
 
 def _differing(spec: RunSpec, among: Sequence[RunSpec]) -> list[str]:
@@ -22,6 +29,7 @@ def _details(spec: RunSpec) -> tuple[str, ...]:
         f"α {lora.lora_alpha:g}",
         "rsLoRA" if lora.use_rslora else "LoRA",
         ", ".join(lora.target_modules),
+        f"dropout {lora.lora_dropout:g}",
         f"lr {spec.learning_rate:g}",
         f"{spec.steps} steps",
         f"batch {spec.batch_size}",

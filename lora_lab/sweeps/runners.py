@@ -14,12 +14,13 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
+from lora_lab.benches import find_bench
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.events import DoneEvent, Event, StepEvent
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.store import RunStore
 from lora_lab.sweeps.worker import record_run, work
-from lora_lab.training import pick_device
+from lora_lab.training import pick_device, threads_for
 
 RUNNERS = ("process", "inline")
 GRACE_S = 8.0  # a worker that does not stop by itself in this time is killed: an evaluation may take a few seconds
@@ -40,7 +41,7 @@ def sweep_events(
     Args:
         specs: the runs.
         store: where they go.
-        runner: `process` (one-thread workers, as many as cores) or `inline`.
+        runner: `process` (as many workers as the cores hold) or `inline`.
         device: as for `train_events`.
         stop: set it to stop; closing the generator does the same. What was learned so far is kept.
 
@@ -67,15 +68,16 @@ def check_runner(runner: str, device: str | None) -> None:
 
 def _inline(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Generator[Tagged, None, None]:
     for spec in todo:
-        step = 0
+        step, event = 0, None
         with closing(record_run(spec, store, device=device)) as events:
             for event in events:
                 step = event.step if isinstance(event, StepEvent) else step
                 yield spec.run_id, event
-                if stop.is_set() and not isinstance(event, DoneEvent):
+                if stop.is_set():
                     break
-        if stop.is_set():
+        if not isinstance(event, DoneEvent):
             yield spec.run_id, DoneEvent("stopped", step, "Stopped.", 0.0, None)
+        if stop.is_set():
             return
 
 
@@ -124,14 +126,13 @@ class _Crew:
 
     store: RunStore
     device: str | None
-    threads: int
     waiting: deque[RunSpec]
     workers: list[_Worker] = field(default_factory=list)
 
     def hire(self) -> None:
         context = _context()
         ours, theirs = context.Pipe()
-        arguments = (theirs, self.store.root, self.threads, self.device)
+        arguments = (theirs, self.store.root, self.device)
         process = context.Process(target=work, args=arguments, daemon=True)  # type: ignore[attr-defined]
         with _main_left_alone():
             process.start()
@@ -198,9 +199,8 @@ class _Crew:
 def _processes(
     todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event
 ) -> Generator[Tagged, None, None]:
-    cores = os.cpu_count() or 1
-    width = min(len(todo), cores) if pick_device(device).type == "cpu" else min(len(todo), 1)
-    crew = _Crew(store, device, threads=max(1, cores // max(1, width)), waiting=deque(todo))
+    crew = _Crew(store, device, waiting=deque(todo))
+    width = min(len(todo), _width(todo, device))
     for _ in range(width):
         crew.hire()
     deadline_s: float | None = None
@@ -213,6 +213,14 @@ def _processes(
         yield from crew.kill()
     finally:
         _wind_up(crew)
+
+
+def _width(todo: Sequence[RunSpec], device: str | None) -> int:
+    """How many runs share the machine: as many as its cores hold their threads; one on an accelerator."""
+    if pick_device(device).type != "cpu":
+        return 1
+    most = max((threads_for(find_bench(spec.bench, spec.data).defaults.threads) for spec in todo), default=1)
+    return max(1, (os.cpu_count() or 1) // most)
 
 
 def _wind_up(crew: _Crew) -> None:

@@ -27,6 +27,7 @@ from lora_lab.specs import RunSpec
 from lora_lab.sweeps.progress import RunProgress
 
 _COMPLETE = ("finished", "diverged")  # trained to their end: never trained again
+_CONTENT = ("spec.json", "events.jsonl", "metrics.json", "adapter")
 _VERSIONS = ("torch", "transformers", "peft")
 
 
@@ -74,7 +75,10 @@ class Draft:
         self.root, self.spec = root, spec
         self.folder = root / f".draft-{spec.run_id}-{os.getpid()}"
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as err:
+            raise _unwritable(root, err.strerror) from None
         (self.folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=1) + "\n")
         self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
 
@@ -84,9 +88,12 @@ class Draft:
         self._events.flush()
 
     def commit(self) -> None:
-        """Turn the draft into a run, in one rename."""
+        """Turn the draft into a run, in one rename; a complete run that is there by now stays."""
         self._events.close()
-        _publish(self.folder, self.root / self.spec.run_id)
+        if RunStore(self.root).is_complete(self.spec.run_id):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            _publish(self.folder, self.root / self.spec.run_id)
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -102,7 +109,7 @@ class RunStore:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise StoreError(f"The runs folder must be one that can be written. Got {str(root)!r}: {err.strerror}.") from None
+            raise _unwritable(self.root, err.strerror) from None
 
     def begin(self, spec: RunSpec) -> Draft:
         """A draft for the run."""
@@ -155,12 +162,15 @@ class RunStore:
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.root / "index.sqlite", timeout=30)) as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS runs"
-                " (run_id TEXT PRIMARY KEY, finished_at REAL NOT NULL, spec TEXT NOT NULL, metrics TEXT NOT NULL)"
-            )
-            yield connection
+        try:
+            with closing(sqlite3.connect(self.root / "index.sqlite", timeout=30)) as connection, connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS runs"
+                    " (run_id TEXT PRIMARY KEY, finished_at REAL NOT NULL, spec TEXT NOT NULL, metrics TEXT NOT NULL)"
+                )
+                yield connection
+        except sqlite3.OperationalError as err:
+            raise _unwritable(self.root, str(err)) from None
 
     def _sync(self, index: sqlite3.Connection) -> None:
         """The folders are the truth: new ones are read in, replaced ones read again, missing ones dropped."""
@@ -208,12 +218,19 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
     }
 
 
+def _unwritable(root: Path, why: str | None) -> StoreError:
+    return StoreError(f"The runs folder must be one that can be written. Got {str(root)!r}: {why}.")
+
+
 def _publish(draft: Path, final: Path) -> None:
     """Write the metrics, flush everything to the disk, rename. A run that is there already is replaced."""
     metrics = metrics_of(_read_events(draft))
     metrics["adapter_file_bytes"] = (draft / "adapter" / "adapter_model.safetensors").stat().st_size
     (draft / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    for path in [*draft.rglob("*")]:
+    for path in draft.iterdir():
+        if path.name not in _CONTENT:  # what a killed save had half written
+            shutil.rmtree(path, ignore_errors=True)
+    for path in draft.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

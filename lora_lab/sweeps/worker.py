@@ -5,8 +5,6 @@ from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-
 from lora_lab.errors import LabError
 from lora_lab.events import DoneEvent, Event, StepEvent
 from lora_lab.specs import RunSpec
@@ -48,9 +46,8 @@ def _keep_stopped(draft: Draft, step: int, elapsed_s: float) -> None:
     draft.commit()
 
 
-def work(pipe: Connection, root: Path, threads: int, device: str | None) -> None:
+def work(pipe: Connection, root: Path, device: str | None) -> None:
     """The worker's main: runs arrive on the pipe, events leave on it; None ends it, a message during a run stops that."""
-    torch.set_num_threads(threads)
     store = RunStore(root)
     try:
         while (spec := pipe.recv()) is not None:

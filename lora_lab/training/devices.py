@@ -1,6 +1,8 @@
 """CUDA, MPS or CPU, whichever there is."""
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -55,6 +57,22 @@ class _SeededBlock(AbstractContextManager[None]):
 
     def __exit__(self, *exc: object) -> None:
         self._fork.__exit__(None, None, None)
+
+
+def threads_for(bench_threads: int | None) -> int:
+    """CPU threads of one run: what its bench says, else every core. A run's rounding must not depend on its company."""
+    return bench_threads or os.cpu_count() or 1
+
+
+@contextmanager
+def pinned_threads(count: int) -> Iterator[None]:
+    """A block in which torch computes on so many threads of this process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def reset_peak_memory(device: torch.device) -> None:

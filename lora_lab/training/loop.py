@@ -21,9 +21,11 @@ from lora_lab.training.devices import (
     autocast,
     peak_memory_bytes,
     pick_device,
+    pinned_threads,
     precision_on,
     reset_peak_memory,
     seeded,
+    threads_for,
 )
 from lora_lab.training.evaluation import evaluate
 
@@ -74,14 +76,15 @@ class _Run:
         self.step = 0
 
     def events(self) -> Generator[Event, None, None]:
-        reset_peak_memory(self.device)
-        yield self._start()
-        yield self._eval_of_base()
-        yield self._spectrum()
-        try:
-            yield from self._steps()
-        finally:  # on close() too: that is how Stop works
-            self._save()
+        with pinned_threads(threads_for(self.bench.defaults.threads)):
+            reset_peak_memory(self.device)
+            yield self._start()
+            yield self._eval_of_base()
+            yield self._spectrum()
+            try:
+                yield from self._steps()
+            finally:  # on close() too: that is how Stop works
+                self._save()
 
     def _start(self) -> StartEvent:
         trained, head = trainable_params(self.model)

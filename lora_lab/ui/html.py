@@ -97,9 +97,9 @@ def rank_table(table: RankTable) -> str:
     if not any(cell for _, cells in table.rows for cell in cells):
         return '<div class="lab-s">The first run that ends is the first cell of this table.</div>'
     head = "".join(f"<th>r {r}</th>" for r in table.ranks)
-    body = "".join(
-        f"<tr><td>{escape(name)}</td>{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>" for name, cells in table.rows
-    )
+    body = ""
+    for spec, cells in table.rows:
+        body += f"<tr><td>{escape(row_label(spec))}</td>{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
     return f'<table class="lab-table" id="rank-table"><tr><th>adapter</th>{head}</tr>{body}</table>'
 
 

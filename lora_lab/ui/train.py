@@ -11,11 +11,11 @@ from lora_lab.benches import BENCH_NAMES, Bench
 from lora_lab.budget import head_params, lora_params
 from lora_lab.errors import LabError, SpecError
 from lora_lab.geometry import Geometry, label_of
-from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_curves, spectrum, spectrum_lines
+from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_curves, row_label, spectrum, spectrum_lines
 from lora_lab.specs import RunSpec, SweepSpec, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public
-from lora_lab.sweeps.summary import rank_table, row_name
+from lora_lab.sweeps.summary import rank_table
 from lora_lab.ui import html
 from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors, user_errors_streaming
@@ -283,7 +283,7 @@ class TrainView:
         if job:
             return list(job.runs.values())
         kept = [run for run in self.lab.visible_runs(selection.job) if run.spec.bench == selection.bench_name][:_MOST_SHOWN]
-        kept.sort(key=lambda run: (row_name(run.spec), run.spec.lora.r, run.spec.seed))
+        kept.sort(key=lambda run: (row_label(run.spec), run.spec.lora.r, run.spec.seed))
         return [run.progress() for run in kept]
 
     def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,12 @@ def test_a_run_swept_alone_is_the_run_of_the_grid(
     assert file_of(store.get(specs[1].run_id)) == file_of(stores["process"].get(specs[1].run_id))
 
 
-def test_a_worker_has_as_many_threads_however_many_runs_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads share out a sum, and its rounding: a run must not depend on the company it is trained in."""
-    threads = []
-    monkeypatch.setattr(runners._Crew, "hire", lambda crew: threads.append(crew.threads))  # and let nobody work
-    for grid in (ll.SweepSpec(r=(1,)), ll.SweepSpec(r=(1, 2, 4, 8), seeds=(0, 1, 2, 3))):
-        list(sweep_events(specs_of(grid), RunStore(tmp_path), runner="process"))
-    assert len(set(threads)) == 1
+def test_workers_are_as_many_as_the_cores_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of the digits takes one thread, a run of a larger base every core, whatever company it is trained in."""
+    monkeypatch.setattr(runners.os, "cpu_count", lambda: 4)
+    digits = specs_of(ll.SweepSpec(r=(1,)))
+    assert runners._width(digits, "cpu") == 4
+    assert runners._width([replace(digits[0], bench="reviews")], "cpu") == 1
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lora_lab.errors import SpecError
-from lora_lab.training.devices import peak_memory_bytes, pick_device, precision_on, seeded
+from lora_lab.training import devices
+from lora_lab.training.devices import peak_memory_bytes, pick_device, pinned_threads, precision_on, seeded, threads_for
 
 CPU = torch.device("cpu")
 THERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -61,3 +62,15 @@ def test_a_seeded_block_draws_from_its_seed_alone() -> None:
             drawn.append(torch.rand(4))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_threads_are_pinned_for_a_block_and_come_back() -> None:
+    before = torch.get_num_threads()
+    with pinned_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_a_run_takes_the_threads_of_its_bench_or_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.os, "cpu_count", lambda: 6)
+    assert (threads_for(1), threads_for(None)) == (1, 6)

@@ -4,6 +4,7 @@ import re
 
 from lora_lab import find_bench
 from lora_lab.geometry import Matrix
+from lora_lab.specs import RunSpec
 from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.ui import html
 
@@ -32,5 +33,5 @@ def test_names_are_escaped() -> None:
 
 
 def test_a_cell_that_was_not_measured_is_empty() -> None:
-    table = html.rank_table(RankTable((1, 2), (("q", (Cell(0.5, None, 1), None)),), 0.1))
+    table = html.rank_table(RankTable((1, 2), ((RunSpec(bench="digits", base_sha256=""), (Cell(0.5, None, 1), None)),), 0.1))
     assert "<td>50.0 %</td><td></td>" in table
