@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from lora_lab.geometry import ROLES, Geometry, Matrix
-from lora_lab.plots import PALETTE
+from lora_lab.plots import PALETTE, row_label
 from lora_lab.sweeps.jobs import Job
 from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.units import percent, seconds
