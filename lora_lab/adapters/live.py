@@ -27,7 +27,7 @@ def from_model(peft_model: nn.Module, *, adapter_name: str = "default") -> Adapt
 
 
 def save(peft_model: PeftModel, folder: Path, *, base_name: str) -> None:
-    """Write the adapter as a PEFT folder in one step: a reader sees the old one or the new one, never a half.
+    """Write the adapter as a PEFT folder: a reader sees a whole one or, if this is killed between two renames, none.
 
     Args:
         peft_model: the model that carries it.
@@ -46,6 +46,13 @@ def save(peft_model: PeftModel, folder: Path, *, base_name: str) -> None:
         os.rename(folder, old)
     os.rename(fresh, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(folder: Path) -> None:
+    """Bring back the old folder where `save` was killed between putting it aside and putting the new one in place."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
 
 
 def _name_base(config_path: Path, base_name: str) -> None:

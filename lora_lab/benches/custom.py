@@ -93,7 +93,7 @@ class CustomBench(Bench):
     """A base of the user's choice; a head with one output a label is trained in full beside the adapter."""
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
-        folder = Path(self.name).expanduser()
+        folder = Path(self.name)
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise DataError(f"The base must be a folder with a config.json. Got {self.name!r}.")
@@ -139,7 +139,9 @@ def _snapshot(hub_id: str, notify: Notify) -> Path:
 
 
 def custom_bench(base: str, data: DataSpec | None) -> CustomBench:
-    """A bench from a folder or Hub id and a data file."""
+    """A bench from a folder or Hub id and a data file; a folder is one bench however its path is spelled."""
+    folder = Path(base).expanduser()
+    base = str(folder.resolve()) if folder.is_dir() else base
     return CustomBench(
         name=base,
         title=Path(base).name,

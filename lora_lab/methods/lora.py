@@ -35,7 +35,9 @@ def attach(
     config = to_peft(spec, task_type=task_type, modules_to_save=head_modules)
     if config.target_modules == ALL_LINEAR:  # PEFT would adapt a head that is to stay frozen
         config.target_modules = {m.name for m in read_geometry(model).matching(ALL_LINEAR)}
-    with warnings.catch_warnings():  # PEFT still asks transformers by a name that it has renamed
+    # PEFT draws start values too, which are drawn anew below: the global random stream stays as it was. And it still asks
+    # transformers by a name that is deprecated there.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         peft_model: PeftModel = get_peft_model(model, config)
     _initialise_a(peft_model, seed=seed, r=spec.r)

@@ -10,9 +10,10 @@ def labels_of(specs: Sequence[RunSpec]) -> list[str]:
     return [" · ".join([f"r {spec.lora.r}", *_differing(spec, specs), f"seed {spec.seed}"]) for spec in specs]
 
 
-def row_label(spec: RunSpec) -> str:
+def row_label(spec: RunSpec, *, alpha_by_rank: bool = False) -> str:
     """What a run is but for its rank and seed: "q_proj, v_proj · α 16 · lr 0.005 · 200 steps · batch 32"."""
     _bench, alpha, method, targets, dropout, *rest = _details(spec)
+    alpha += " r" if alpha_by_rank else ""
     told = [targets, alpha, *([method] if method != "LoRA" else []), *([dropout] if spec.lora.lora_dropout else []), *rest]
     return " · ".join(told)
 

@@ -33,6 +33,7 @@ class Job:
         self.state: JobState = "waiting"
         self.message = ""
         self._stop = threading.Event()
+        self._lock = threading.Lock()  # a stop and the end may come at once
         self._first_step_s: float | None = None
         self._steps_seen = 0
         self.events_seen = 0
@@ -44,9 +45,10 @@ class Job:
 
     def stop(self) -> None:
         """Ask the sweep to stop; what was learned is kept."""
-        if not self.ended:
-            self.state = "stopping"
-            self._stop.set()
+        with self._lock:
+            if not self.ended:
+                self.state = "stopping"
+                self._stop.set()
 
     @property
     def ended(self) -> bool:
@@ -98,11 +100,12 @@ class Job:
             for _ in self.pump(events):
                 pass
         except LabError as err:
-            self.state, self.message = "failed", str(err)
+            self._end("failed", str(err))
         except Exception as err:  # a thread has nobody to raise to: the page shows the sentence
-            self.state, self.message = "failed", f"The sweep failed: {type(err).__name__}: {err}"
+            self._end("failed", f"The sweep failed: {type(err).__name__}: {err}")
 
-    def _end(self) -> None:
+    def _end(self, state: JobState | None = None, message: str = "") -> None:
         broken = [p.done.message for p in self.runs.values() if p.done and p.done.status in ("failed", "diverged")]
-        self.message = broken[0] if broken else ""
-        self.state = "stopped" if self._stop.is_set() else "failed" if broken else "finished"
+        with self._lock:
+            self.message = message or (broken[0] if broken else "")
+            self.state = state or ("stopped" if self._stop.is_set() else "failed" if broken else "finished")

@@ -50,7 +50,8 @@ def sweep_events(
     """
     check_runner(runner, device)
     store.recover()
-    todo = [spec for spec in specs if not store.is_complete(spec.run_id)]
+    by_id = {spec.run_id: spec for spec in specs}
+    todo = [spec for run_id, spec in by_id.items() if not store.is_complete(run_id)]
     stop = stop or threading.Event()
     return _inline(todo, store, device, stop) if runner == "inline" else _processes(todo, store, device, stop)
 

@@ -14,13 +14,13 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_lab.adapters import Adapter, load_adapter
+from lora_lab.adapters import Adapter, load_adapter, restore
 from lora_lab.errors import StoreError
 from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, from_record, to_record
 from lora_lab.specs import RunSpec
@@ -154,10 +154,14 @@ class RunStore:
             _, run_id, pid = draft.name.split("-")
             if _is_alive(int(pid)):
                 continue
+            restore(draft / "adapter")
             if not self.is_complete(run_id) and _has_snapshot(draft):
                 _publish(draft, self.root / run_id)
                 kept.append(run_id)
             shutil.rmtree(draft, ignore_errors=True)
+        for replaced in self.root.glob(".old-*"):
+            if not _is_alive(int(replaced.name.rsplit("-", 1)[1])):
+                shutil.rmtree(replaced, ignore_errors=True)
         return self.find(kept)
 
     @contextmanager
@@ -174,16 +178,25 @@ class RunStore:
 
     def _sync(self, index: sqlite3.Connection) -> None:
         """The folders are the truth: new ones are read in, replaced ones read again, missing ones dropped."""
-        on_disk = {path.parent.name: path.stat().st_mtime for path in self.root.glob("[!.]*/metrics.json")}
+        on_disk = dict(filter(None, map(_finished_at, self.root.glob("[!.]*/metrics.json"))))
         known = dict(index.execute("SELECT run_id, finished_at FROM runs").fetchall())
         index.executemany("DELETE FROM runs WHERE run_id = ?", [(run_id,) for run_id in known.keys() - on_disk.keys()])
         for run_id, finished_at in on_disk.items():
             if known.get(run_id) != finished_at:
-                spec, metrics = (path.read_text() for path in (self.root / run_id / n for n in ("spec.json", "metrics.json")))
-                index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (run_id, finished_at, spec, metrics))
+                with suppress(FileNotFoundError):  # being replaced at this moment: the next look finds it
+                    spec, metrics = ((self.root / run_id / name).read_text() for name in ("spec.json", "metrics.json"))
+                    index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (run_id, finished_at, spec, metrics))
 
     def _run(self, run_id: str, spec: str, metrics: str) -> Run:
         return Run(run_id, RunSpec.from_json(json.loads(spec)), json.loads(metrics), self.root / run_id)
+
+
+def _finished_at(metrics: Path) -> tuple[str, float] | None:
+    """(run id, time) of a run's metrics; None where it is being replaced at this moment."""
+    try:
+        return metrics.parent.name, metrics.stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def metrics_of(events: Iterable[Event]) -> dict[str, Any]:

@@ -22,28 +22,38 @@ class Cell:
 class RankTable:
     """One row a choice of everything but rank and seed, one column a rank; a cell that was not measured is None.
 
-    A row's spec is that of its runs, but for rank and seed.
+    A row's spec is that of its runs at r = 1, seed 0. Where alpha was a fixed multiple of the rank, so is the row's
+    (`alpha_by_rank`), and runs of different rank stand in one row.
     """
 
     ranks: tuple[int, ...]
     rows: tuple[tuple[RunSpec, tuple[Cell | None, ...]], ...]
     base_accuracy: float | None
+    alpha_by_rank: bool = False
 
 
 def rank_table(runs: Iterable[RunProgress]) -> RankTable:
     """How accuracy on the held-out split depends on the rank."""
     runs = list(runs)
+    by_rank = _alpha_follows_rank([run.spec for run in runs])
     groups: dict[tuple[RunSpec, int], list[float]] = defaultdict(list)
     for run in runs:
         if run.done and run.done.status == "finished" and run.evals:
-            groups[_row_of(run.spec), run.spec.lora.r].append(run.evals[-1].accuracy)
+            groups[_row_of(run.spec, by_rank), run.spec.lora.r].append(run.evals[-1].accuracy)
     ranks = unique(sorted(run.spec.lora.r for run in runs))
-    rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in ranks)) for spec in unique(_row_of(r.spec) for r in runs))
-    return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None))
+    specs = unique(_row_of(run.spec, by_rank) for run in runs)
+    rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in ranks)) for spec in specs)
+    return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
 
 
-def _row_of(spec: RunSpec) -> RunSpec:
-    return replace(spec, seed=0, lora=replace(spec.lora, r=1))
+def _alpha_follows_rank(specs: list[RunSpec]) -> bool:
+    ratios = {spec.lora.lora_alpha / spec.lora.r for spec in specs}
+    return len(ratios) == 1 and len({spec.lora.lora_alpha for spec in specs}) > 1
+
+
+def _row_of(spec: RunSpec, by_rank: bool) -> RunSpec:
+    alpha = spec.lora.lora_alpha / spec.lora.r if by_rank else spec.lora.lora_alpha
+    return replace(spec, seed=0, lora=replace(spec.lora, r=1, lora_alpha=alpha))
 
 
 def _cell(accuracies: list[float]) -> Cell | None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -76,15 +77,18 @@ class _Run:
         self.step = 0
 
     def events(self) -> Generator[Event, None, None]:
-        with pinned_threads(threads_for(self.bench.defaults.threads)):
-            reset_peak_memory(self.device)
-            yield self._start()
-            yield self._eval_of_base()
-            yield self._spectrum()
-            try:
-                yield from self._steps()
-            finally:  # on close() too: that is how Stop works
-                self._save()
+        reset_peak_memory(self.device)
+        yield self._start()
+        yield self._eval_of_base()
+        yield self._spectrum()
+        try:
+            yield from self._steps()
+        finally:  # on close() too: that is how Stop works
+            self._save()
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """This run's threads, for one computation: between events the thread count is the caller's."""
+        return pinned_threads(threads_for(self.bench.defaults.threads))
 
     def _start(self) -> StartEvent:
         trained, head = trainable_params(self.model)
@@ -128,10 +132,11 @@ class _Run:
         self, batch: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lr: float
     ) -> StepEvent:
         """Forward, backward, clip, update; the update is left out where the loss is not finite."""
-        with seeded(self.device, self.spec.seed * 1_000_003 + self.step), autocast(self.device):
-            loss = self.model(**{name: column.to(self.device) for name, column in batch.items()}).loss
         optimizer.zero_grad()
-        loss.backward()
+        with self._threads(), seeded(self.device, self.spec.seed * 1_000_003 + self.step):
+            with autocast(self.device):
+                loss = self.model(**{name: column.to(self.device) for name, column in batch.items()}).loss
+            loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
         value, norm_value = float(loss.detach()), float(norm)
         if math.isfinite(value) and math.isfinite(norm_value):
@@ -141,7 +146,8 @@ class _Run:
         return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s())
 
     def _eval(self) -> EvalEvent:
-        score = evaluate(self.model, self.held_out)
+        with self._threads():
+            score = evaluate(self.model, self.held_out)
         return EvalEvent(self.step, score.accuracy, score.loss, self._elapsed_s())
 
     def _eval_of_base(self) -> EvalEvent:

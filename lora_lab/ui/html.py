@@ -99,7 +99,8 @@ def rank_table(table: RankTable) -> str:
     head = "".join(f"<th>r {r}</th>" for r in table.ranks)
     body = ""
     for spec, cells in table.rows:
-        body += f"<tr><td>{escape(row_label(spec))}</td>{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
+        label = escape(row_label(spec, alpha_by_rank=table.alpha_by_rank))
+        body += f"<tr><td>{label}</td>{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
     return f'<table class="lab-table" id="rank-table"><tr><th>adapter</th>{head}</tr>{body}</table>'
 
 

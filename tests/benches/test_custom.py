@@ -309,3 +309,9 @@ def test_a_base_of_ones_own_needs_data(base: Path) -> None:
     with pytest.raises(DataError) as caught:
         plan_run(find_bench(str(base)), ll.LoraSpec())
     assert_one_sentence(caught.value, "needs a data file")
+
+
+def test_a_folder_is_one_base_however_it_is_spelled(base: Path, data: ll.DataSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(base.parent)
+    spelled = (str(base), f"./{base.name}", f"../{base.parent.name}/{base.name}")
+    assert len({plan_run(find_bench(name, data), ll.LoraSpec(r=2)).run_id for name in spelled}) == 1

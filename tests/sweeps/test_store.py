@@ -324,3 +324,35 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(tmp_path: Pa
         use()
     assert str(place) in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+def test_a_snapshot_put_aside_when_its_process_died_is_kept(store: RunStore, dead_pid: int) -> None:
+    """It was killed between the two renames that replace a snapshot."""
+    draft = abandon(store, a_spec(), dead_pid, steps=EVERY + 1)
+    (draft / "adapter").rename(draft / "adapter.old")
+    (run,) = store.recover()
+    assert run.adapter()
+
+
+def test_what_a_dead_process_put_aside_is_cleared(store: RunStore, dead_pid: int) -> None:
+    aside = store.root / f".old-{a_spec().run_id}-{dead_pid}"
+    aside.mkdir()
+    store.recover()
+    assert not aside.exists()
+
+
+def test_a_reader_beside_a_replacement_raises_nothing(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder goes between the listing and the reading; the next look finds the run again."""
+    run = keep(store, a_spec())
+    (store.root / "index.sqlite").unlink()
+    read_text = Path.read_text
+
+    def gone(path: Path, *args: object, **named: object) -> str:
+        if path.name == "spec.json":
+            raise FileNotFoundError(path)
+        return read_text(path, *args, **named)
+
+    with monkeypatch.context() as replaced:
+        replaced.setattr(Path, "read_text", gone)
+        assert store.runs() == []
+    assert store.runs() == [run]

@@ -87,3 +87,11 @@ def test_the_base_is_the_evaluation_at_step_0() -> None:
 def test_no_runs_make_an_empty_table() -> None:
     table = rank_table([])
     assert (table.ranks, table.rows, table.base_accuracy) == ((), (), None)
+
+
+def test_where_alpha_follows_the_rank_the_ranks_stand_in_one_row() -> None:
+    specs = [replace(SPEC, lora=replace(SPEC.lora, r=r, lora_alpha=2 * r)) for r in (1, 4)]
+    table = rank_table([a_run(spec, accuracy) for spec, accuracy in zip(specs, (0.5, 0.7), strict=True)])
+    assert table.alpha_by_rank
+    ((spec, cells),) = table.rows
+    assert (spec.lora.lora_alpha, [cell and cell.mean for cell in cells]) == (2, [0.5, 0.7])
