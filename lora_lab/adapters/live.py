@@ -12,6 +12,7 @@ from torch import nn
 from lora_lab.adapters.adapter import Adapter
 from lora_lab.lowrank import LowRank
 
+_STEP = "lora_lab.json"
 _PREFIX = "base_model.model."
 
 
@@ -26,19 +27,21 @@ def from_model(peft_model: nn.Module, *, adapter_name: str = "default") -> Adapt
     return Adapter("peft", modules, scaling_source="live model")
 
 
-def save(peft_model: PeftModel, folder: Path, *, base_name: str) -> None:
+def save(peft_model: PeftModel, folder: Path, *, base_name: str, step: int) -> None:
     """Write the adapter as a PEFT folder: a reader sees a whole one or, if this is killed between two renames, none.
 
     Args:
         peft_model: the model that carries it.
         folder: where to; replaced if it is there.
         base_name: the base that the adapter's config names, a Hub id or a folder.
+        step: the optimizer step that the weights stand at, kept beside them.
     """
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     # PEFT would ask the Hub whether the vocabulary changed, and wait for an answer: no embedding is adapted here.
     peft_model.save_pretrained(str(fresh), save_embedding_layers=False)
     _name_base(fresh / "adapter_config.json", base_name)
+    (fresh / _STEP).write_text(json.dumps({"step": step}) + "\n")
     (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty model card: nothing in it is filled in
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)  # left by a save that was killed here
@@ -46,6 +49,14 @@ def save(peft_model: PeftModel, folder: Path, *, base_name: str) -> None:
         os.rename(folder, old)
     os.rename(fresh, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def saved_step(folder: Path) -> int | None:
+    """The optimizer step that a saved adapter stands at; None where there is none, or it was not saved here."""
+    try:
+        return int(json.loads((folder / _STEP).read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def restore(folder: Path) -> None:

@@ -37,8 +37,8 @@ def effective_rank(singular_values: Float[Tensor, " k"]) -> float | None:
 def energy_curve(singular_values: Float[Tensor, " k"]) -> Float[Tensor, " k"] | None:
     """Share of ‖ΔW‖_F² in the first i directions, i = 1..k; None for ΔW = 0.
 
-    >>> energy_curve(torch.tensor([3.0, 4.0]).sort(descending=True).values).tolist()
-    [0.6400000095367432, 1.0]
+    >>> energy_curve(torch.tensor([4.0, 3.0, 0.0], dtype=torch.float64)).tolist()
+    [0.64, 1.0, 1.0]
     """
     energy = singular_values.square().cumsum(0)
     return energy / energy[-1] if float(energy[-1]) > 0 else None

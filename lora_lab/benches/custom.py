@@ -102,6 +102,10 @@ class CustomBench(Bench):
             raise DataError(f"The bench must be a name of the lab's, a folder or a Hub id. Got {self.name!r}.")
         return _snapshot(self.name, notify)
 
+    def prepare(self, *, notify: Notify = lambda _: None) -> None:
+        self._examples()  # a data file that cannot be used is refused before a base is fetched for it
+        super().prepare(notify=notify)
+
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         labels = self._examples().label_names
         model = classifier(self.base_folder(), num_labels=len(labels), meta=meta)

@@ -105,7 +105,8 @@ def run_specs(
     check_runner(runner, device)
     began_s, store = time.perf_counter(), RunStore(runs)
     by_id = {spec.run_id: spec for spec in specs}
-    skipped = tuple(run_id for run_id in by_id if store.is_complete(run_id))
+    complete = store.complete_ids()
+    skipped = tuple(run_id for run_id in by_id if run_id in complete)
     failed = {}
     for run_id, event in sweep_events(specs, store, runner=runner, device=device):
         watch(by_id[run_id], event)

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Literal
 
 from lora_lab.errors import LabError
-from lora_lab.events import StepEvent
+from lora_lab.events import Event, StepEvent
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.progress import RunProgress
 from lora_lab.sweeps.runners import Tagged, sweep_events
@@ -23,9 +23,18 @@ class Job:
         store: where they go; runs that it has already are shown as they ended.
         runner: as for `sweep_events`.
         device: as for `train_events`.
+        turn: held while it trains, so that jobs which share one go one after the other.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], store: RunStore, *, runner: str = "process", device: str | None = None) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        store: RunStore,
+        *,
+        runner: str = "process",
+        device: str | None = None,
+        turn: threading.Semaphore | None = None,
+    ) -> None:
         self.specs, self.store, self.runner, self.device = tuple(specs), store, runner, device
         had = {run.run_id: run for run in store.find(spec.run_id for spec in specs) if run.is_complete}
         self.runs = {s.run_id: RunProgress.of(s, had[s.run_id].events() if s.run_id in had else ()) for s in specs}
@@ -33,6 +42,7 @@ class Job:
         self.state: JobState = "waiting"
         self.message = ""
         self._stop = threading.Event()
+        self._turn = turn or threading.Semaphore()
         self._lock = threading.Lock()  # a stop and the end may come at once
         self._first_step_s: float | None = None
         self._steps_seen = 0
@@ -80,32 +90,49 @@ class Job:
             events: what a runner yields.
             closes: stop by closing `events`, where the runner cannot see this job's stop (another process has it).
         """
-        if self.state == "waiting":
-            self.state = "running"
-        for run_id, event in events:
-            if isinstance(event, StepEvent):
-                self._first_step_s = self._first_step_s or time.monotonic()
-                self._steps_seen += 1
-            self.runs[run_id].take(event)
-            self.events_seen += 1
-            yield run_id, event
-            if closes and self._stop.is_set():
-                events.close()
-                break
-        self._end()
+        with self._lock:
+            self.state = "running" if self.state == "waiting" else self.state
+        try:
+            for run_id, event in events:
+                self._take(run_id, event)
+                yield run_id, event
+                if closes and self._stop.is_set():
+                    break
+        except LabError as err:
+            self._end("failed", str(err))
+        except Exception as err:  # whoever drives may have nobody to raise to: the page shows the sentence
+            self._end("failed", f"The sweep failed: {type(err).__name__}: {err}")
+        finally:  # also where the driver goes away
+            events.close()
+            self._end()
+
+    def _take(self, run_id: str, event: Event) -> None:
+        if isinstance(event, StepEvent):
+            self._first_step_s = self._first_step_s or time.monotonic()
+            self._steps_seen += 1
+        self.runs[run_id].take(event)
+        self.events_seen += 1
 
     def _drive(self) -> None:
+        while not (has_turn := self._turn.acquire(timeout=0.2)) and not self._stop.is_set():
+            pass
+        if not has_turn:
+            self._end()
+            return
         try:
             events = sweep_events(self.specs, self.store, runner=self.runner, device=self.device, stop=self._stop)
             for _ in self.pump(events):
                 pass
         except LabError as err:
             self._end("failed", str(err))
-        except Exception as err:  # a thread has nobody to raise to: the page shows the sentence
-            self._end("failed", f"The sweep failed: {type(err).__name__}: {err}")
+        finally:
+            self._turn.release()
 
     def _end(self, state: JobState | None = None, message: str = "") -> None:
         broken = [p.done.message for p in self.runs.values() if p.done and p.done.status in ("failed", "diverged")]
+        failed = any(p.done and p.done.status == "failed" for p in self.runs.values())
+        stopped = self._stop.is_set() or any(p.done is None for p in self.runs.values())
         with self._lock:
-            self.message = message or (broken[0] if broken else "")
-            self.state = state or ("stopped" if self._stop.is_set() else "failed" if broken else "finished")
+            if not self.ended:
+                self.message = message or (broken[0] if broken else "")
+                self.state = state or ("failed" if failed else "stopped" if stopped else "finished")

@@ -41,6 +41,14 @@ class RunProgress:
                 self.done = event
 
     @property
+    def score(self) -> EvalEvent | None:
+        """The latest evaluation of what was trained; None before the first, and where the final weights were not scored."""
+        last = self.evals[-1] if self.evals else None
+        if last is None or (last.step == 0 and self.spec.steps > 0) or (self.done and self.done.step != last.step):
+            return None
+        return last
+
+    @property
     def step(self) -> int:
         """Optimizer steps done."""
         return self.steps[-1].step if self.steps else 0

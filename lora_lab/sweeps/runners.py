@@ -19,7 +19,7 @@ from lora_lab.errors import SpecError, out_of_range
 from lora_lab.events import DoneEvent, Event, StepEvent
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.store import RunStore
-from lora_lab.sweeps.worker import record_run, work
+from lora_lab.sweeps.worker import record_or_fail, work
 from lora_lab.training import pick_device, threads_for
 
 RUNNERS = ("process", "inline")
@@ -50,8 +50,8 @@ def sweep_events(
     """
     check_runner(runner, device)
     store.recover()
-    by_id = {spec.run_id: spec for spec in specs}
-    todo = [spec for run_id, spec in by_id.items() if not store.is_complete(run_id)]
+    by_id, complete = {spec.run_id: spec for spec in specs}, store.complete_ids()
+    todo = [spec for run_id, spec in by_id.items() if run_id not in complete]
     stop = stop or threading.Event()
     return _inline(todo, store, device, stop) if runner == "inline" else _processes(todo, store, device, stop)
 
@@ -70,7 +70,7 @@ def check_runner(runner: str, device: str | None) -> None:
 def _inline(todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event) -> Generator[Tagged, None, None]:
     for spec in todo:
         step, event = 0, None
-        with closing(record_run(spec, store, device=device)) as events:
+        with closing(record_or_fail(spec, store, device=device)) as events:
             for event in events:
                 step = event.step if isinstance(event, StepEvent) else step
                 yield spec.run_id, event

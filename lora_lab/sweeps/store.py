@@ -20,9 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_lab.adapters import Adapter, load_adapter, restore
-from lora_lab.errors import StoreError
-from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, from_record, to_record
+from lora_lab.adapters import Adapter, load_adapter, restore, saved_step
+from lora_lab.errors import LabError, StoreError
+from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, StepEvent, from_record, to_record
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.progress import RunProgress
 
@@ -88,12 +88,9 @@ class Draft:
         self._events.flush()
 
     def commit(self) -> None:
-        """Turn the draft into a run, in one rename; a complete run that is there by now stays."""
+        """Turn the draft into a run, in one rename; a run that is there by now and further on stays."""
         self._events.close()
-        if RunStore(self.root).is_complete(self.spec.run_id):
-            shutil.rmtree(self.folder, ignore_errors=True)
-        else:
-            _publish(self.folder, self.root / self.spec.run_id)
+        _publish(self.folder, self.root / self.spec.run_id)
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -117,10 +114,16 @@ class RunStore:
 
     def runs(self) -> list[Run]:
         """Every run, oldest first."""
-        with self._index() as index:
-            self._sync(index)
-            rows = index.execute("SELECT run_id, spec, metrics FROM runs ORDER BY finished_at, run_id").fetchall()
-        return [self._run(*row) for row in rows]
+        return list(filter(None, (self._run(*row) for row in self._rows())))
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        try:
+            with self._index() as index:
+                self._sync(index)
+                return index.execute("SELECT run_id, spec, metrics FROM runs ORDER BY finished_at, run_id").fetchall()
+        except sqlite3.DatabaseError:  # it is only an index: the folders have everything
+            (self.root / "index.sqlite").unlink(missing_ok=True)
+            return self._rows()
 
     def get(self, run_id: str) -> Run:
         """The run of that id, or of the only id that begins so.
@@ -139,9 +142,13 @@ class RunStore:
         by_id = {run.run_id: run for run in self.runs()}
         return [by_id[run_id] for run_id in run_ids if run_id in by_id]
 
+    def complete_ids(self) -> set[str]:
+        """The ids of the runs that were trained to their end."""
+        return {run.run_id for run in self.runs() if run.is_complete}
+
     def is_complete(self, run_id: str) -> bool:
         """Whether that run was trained to its end."""
-        return any(run.is_complete for run in self.find([run_id]))
+        return run_id in self.complete_ids()
 
     def recover(self) -> list[Run]:
         """Deal with the drafts of processes that are gone: the last snapshot becomes a stopped run, the rest is cleared.
@@ -154,9 +161,7 @@ class RunStore:
             _, run_id, pid = draft.name.split("-")
             if _is_alive(int(pid)):
                 continue
-            restore(draft / "adapter")
-            if not self.is_complete(run_id) and _has_snapshot(draft):
-                _publish(draft, self.root / run_id)
+            if _mend(draft) and _publish(draft, self.root / run_id):
                 kept.append(run_id)
             shutil.rmtree(draft, ignore_errors=True)
         for replaced in self.root.glob(".old-*"):
@@ -187,8 +192,12 @@ class RunStore:
                     spec, metrics = ((self.root / run_id / name).read_text() for name in ("spec.json", "metrics.json"))
                     index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (run_id, finished_at, spec, metrics))
 
-    def _run(self, run_id: str, spec: str, metrics: str) -> Run:
-        return Run(run_id, RunSpec.from_json(json.loads(spec)), json.loads(metrics), self.root / run_id)
+    def _run(self, run_id: str, spec: str, metrics: str) -> Run | None:
+        """The run; None for a folder that is not one of ours to read."""
+        try:
+            return Run(run_id, RunSpec.from_json(json.loads(spec)), json.loads(metrics), self.root / run_id)
+        except (LabError, ValueError, KeyError, TypeError):
+            return None
 
 
 def _finished_at(metrics: Path) -> tuple[str, float] | None:
@@ -200,17 +209,12 @@ def _finished_at(metrics: Path) -> tuple[str, float] | None:
 
 
 def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
-    """The numbers of a run, from its events; what was not measured is None.
-
-    A run without a Done event was killed: it counts as stopped at its last evaluation, where its snapshot is.
-    """
+    """The numbers of a run that is over, from its events; what was not measured is None."""
     events = list(events)
     start = next(e for e in events if isinstance(e, StartEvent))
     evals = [e for e in events if isinstance(e, EvalEvent)]
-    done = next((e for e in events if isinstance(e, DoneEvent)), None)
+    done = next(e for e in events if isinstance(e, DoneEvent))
     first, last = evals[0], evals[-1]
-    message = "The training process ended before the run did; the last snapshot was kept."
-    done = done or DoneEvent("stopped", last.step, message, last.elapsed_s, None)
     evaluated = last.step == done.step
     return {
         "status": done.status,
@@ -235,9 +239,16 @@ def _unwritable(root: Path, why: str | None) -> StoreError:
     return StoreError(f"The runs folder must be one that can be written. Got {str(root)!r}: {why}.")
 
 
-def _publish(draft: Path, final: Path) -> None:
-    """Write the metrics, flush everything to the disk, rename. A run that is there already is replaced."""
+def _publish(draft: Path, final: Path) -> bool:
+    """Write the metrics, flush everything to the disk, rename. A lesser run that is there already is replaced.
+
+    Returns:
+        Whether the draft became the run: one that is complete, or further on than a stopped draft, stays.
+    """
     metrics = metrics_of(_read_events(draft))
+    if _is_further(final, metrics):
+        shutil.rmtree(draft, ignore_errors=True)
+        return False
     metrics["adapter_file_bytes"] = (draft / "adapter" / "adapter_model.safetensors").stat().st_size
     (draft / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     for path in draft.iterdir():
@@ -252,6 +263,39 @@ def _publish(draft: Path, final: Path) -> None:
         os.rename(final, old)
     os.rename(draft, final)
     shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _is_further(final: Path, metrics: dict[str, Any]) -> bool:
+    try:
+        there = json.loads((final / "metrics.json").read_text())
+        return there["status"] in _COMPLETE or (metrics["status"] not in _COMPLETE and there["step"] > metrics["step"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _mend(draft: Path) -> bool:
+    """Make a stopped run of what a killed process left: its last snapshot, and the log up to that.
+
+    Returns:
+        Whether there is anything to keep: a snapshot of at least one step.
+    """
+    restore(draft / "adapter")
+    step = saved_step(draft / "adapter")
+    try:
+        events = _read_events(draft)
+    except OSError:
+        return False
+    if not step or not (draft / "spec.json").is_file():
+        return False
+    if not any(isinstance(event, DoneEvent) for event in events):
+        events = [event for event in events if isinstance(event, StartEvent) or event.step <= step]
+        message = "The training process ended before the run did; the last snapshot was kept."
+        elapsed_s = max(event.elapsed_s for event in events if isinstance(event, StepEvent | EvalEvent))
+        events.append(DoneEvent("stopped", step, message, elapsed_s, None))
+        lines = [json.dumps(to_record(event), allow_nan=False) + "\n" for event in events]
+        (draft / "events.jsonl").write_text("".join(lines), encoding="utf-8")
+    return True
 
 
 def _read_events(folder: Path) -> list[Event]:
@@ -260,15 +304,9 @@ def _read_events(folder: Path) -> list[Event]:
     for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             events.append(from_record(json.loads(line)))
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             break
     return events
-
-
-def _has_snapshot(draft: Path) -> bool:
-    if not (draft / "adapter" / "adapter_model.safetensors").is_file():
-        return False
-    return any(isinstance(e, EvalEvent) and e.step > 0 for e in _read_events(draft))
 
 
 def _is_alive(pid: int) -> bool:

@@ -38,12 +38,17 @@ def rank_table(runs: Iterable[RunProgress]) -> RankTable:
     by_rank = _alpha_follows_rank([run.spec for run in runs])
     groups: dict[tuple[RunSpec, int], list[float]] = defaultdict(list)
     for run in runs:
-        if run.done and run.done.status == "finished" and run.evals:
-            groups[_row_of(run.spec, by_rank), run.spec.lora.r].append(run.evals[-1].accuracy)
+        if run.done and run.done.status == "finished" and run.score:
+            groups[_row_of(run.spec, by_rank), run.spec.lora.r].append(run.score.accuracy)
     ranks = unique(sorted(run.spec.lora.r for run in runs))
     specs = unique(_row_of(run.spec, by_rank) for run in runs)
     rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in ranks)) for spec in specs)
     return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
+
+
+def best_accuracy(runs: Iterable[RunProgress]) -> float | None:
+    """The highest accuracy that any of the runs has reached on the held-out split."""
+    return max((run.score.accuracy for run in runs if run.score), default=None)
 
 
 def _alpha_follows_rank(specs: list[RunSpec]) -> bool:

@@ -46,32 +46,40 @@ def _keep_stopped(draft: Draft, step: int, elapsed_s: float) -> None:
     draft.commit()
 
 
+def record_or_fail(spec: RunSpec, store: RunStore, *, device: str | None = None) -> Generator[Event, None, None]:
+    """`record_run`, an error turned into the Done event of a failed run: the others of a sweep go on."""
+    step = 0
+    try:
+        with closing(record_run(spec, store, device=device)) as events:
+            for event in events:
+                step = event.step if isinstance(event, StepEvent) else step
+                yield event
+    except LabError as err:
+        yield DoneEvent("failed", step, str(err), 0.0, None)
+    except Exception as err:
+        yield DoneEvent("failed", step, f"Training failed at step {step}: {type(err).__name__}: {err}", 0.0, None)
+
+
 def work(pipe: Connection, root: Path, device: str | None) -> None:
     """The worker's main: runs arrive on the pipe, events leave on it; None ends it, a message during a run stops that."""
     store = RunStore(root)
     try:
-        while (spec := pipe.recv()) is not None:
-            pipe.send(_train_one(spec, store, pipe, device))
+        while (order := pipe.recv()) is not None:
+            if isinstance(order, RunSpec):  # a stop that comes between two runs finds nothing to stop
+                pipe.send(_train_one(order, store, pipe, device))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # the parent is gone: the run in hand was kept as stopped
 
 
 def _train_one(spec: RunSpec, store: RunStore, pipe: Connection, device: str | None) -> DoneEvent:
     step = 0
-    try:
-        with closing(record_run(spec, store, device=device)) as events:
-            for event in events:
-                if isinstance(event, DoneEvent):
-                    return event
-                step = event.step if isinstance(event, StepEvent) else step
-                pipe.send(event)
-                if pipe.poll():
-                    pipe.recv()
-                    break
-    except LabError as err:
-        return DoneEvent("failed", step, str(err), 0.0, None)
-    except ConnectionError:
-        raise  # the pipe, not the training
-    except Exception as err:
-        return DoneEvent("failed", step, f"Training failed at step {step}: {type(err).__name__}: {err}", 0.0, None)
+    with closing(record_or_fail(spec, store, device=device)) as events:
+        for event in events:
+            if isinstance(event, DoneEvent):
+                return event
+            step = event.step if isinstance(event, StepEvent) else step
+            pipe.send(event)
+            if pipe.poll():
+                pipe.recv()
+                break
     return DoneEvent("stopped", step, "Stopped.", 0.0, None)

@@ -120,11 +120,11 @@ class _Run:
             if self.step % every == 0 or last:
                 yield self._spectrum()
             if self.step % spec.eval_every_steps == 0 or last:
+                self._save()  # before the evaluation, which may take long: a stop in it loses nothing
                 score = self._eval()
                 if not math.isfinite(score.loss):
                     yield self._diverged(score.loss)
                     return
-                self._save()  # before the event: the log never tells of a snapshot that is not there
                 yield score
         yield self._done("finished", "")
 
@@ -168,7 +168,7 @@ class _Run:
 
     def _save(self) -> None:
         base = self.bench.base_name or str(self.bench.base_folder().resolve())
-        save(self.model, self.adapter_dir, base_name=base)
+        save(self.model, self.adapter_dir, base_name=base, step=self.step)
 
     def _elapsed_s(self) -> float:
         return time.perf_counter() - self.began_s

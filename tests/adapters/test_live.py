@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, ViTForImageClassification
 
-from lora_lab.adapters import from_model, load_adapter, save
+from lora_lab.adapters import from_model, load_adapter, save, saved_step
 from lora_lab.benches.digits import base_config
 from lora_lab.methods import attach
 from lora_lab.specs import LoraSpec
@@ -54,7 +54,7 @@ def trained(base: nn.Module, *, heads: tuple[str, ...] = (), **fields: object) -
 
 def test_a_live_adapter_is_what_its_file_says_once_saved(tmp_path: Path) -> None:
     model = trained(vit(), r=4, lora_alpha=7.0, use_rslora=True)
-    save(model, tmp_path / "adapter", base_name="base")
+    save(model, tmp_path / "adapter", base_name="base", step=3)
     live, stored = from_model(model), load_adapter(tmp_path / "adapter")
     assert live.keys() == stored.keys()
     for name in live:
@@ -89,7 +89,7 @@ def test_plain_peft_loads_what_was_saved_and_gives_the_same_logits(
     original = base()
     weights = {name: weight.clone() for name, weight in original.state_dict().items()}
     model = trained(original, heads=heads, **fields)
-    save(model, tmp_path / "adapter", base_name="base")
+    save(model, tmp_path / "adapter", base_name="base", step=3)
     fresh = base()
     fresh.load_state_dict(weights)
     with torch.no_grad():
@@ -100,18 +100,20 @@ def test_plain_peft_loads_what_was_saved_and_gives_the_same_logits(
         assert not torch.allclose(plain, expected)
 
 
-def test_saving_names_the_base_and_writes_the_two_files_of_an_adapter(tmp_path: Path) -> None:
-    save(trained(bert(), r=2, heads=("classifier",)), tmp_path / "adapter", base_name="some/base")
-    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+def test_saving_names_the_base_and_says_what_step_it_is_of(tmp_path: Path) -> None:
+    save(trained(bert(), r=2, heads=("classifier",)), tmp_path / "adapter", base_name="some/base", step=3)
+    written = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert written == {"adapter_config.json", "adapter_model.safetensors", "lora_lab.json"}
+    assert saved_step(tmp_path / "adapter") == 3
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["task_type"], config["r"]) == ("some/base", "SEQ_CLS", 2)
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
-    save(trained(vit(), r=2), folder, base_name="base")
+    save(trained(vit(), r=2), folder, base_name="base", step=3)
     (folder / "stale.txt").write_text("of the old adapter")
-    save(trained(vit(), r=5), folder, base_name="base")
+    save(trained(vit(), r=5), folder, base_name="base", step=3)
     assert {delta.r for delta in load_adapter(folder).values()} == {5}
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     assert not (folder / "stale.txt").exists()
@@ -119,7 +121,7 @@ def test_saving_again_replaces_the_folder_and_leaves_nothing_beside_it(tmp_path:
 
 def test_a_save_that_fails_keeps_the_old_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "adapter"
-    save(trained(vit(), r=2), folder, base_name="base")
+    save(trained(vit(), r=2), folder, base_name="base", step=3)
     model = trained(vit(), r=5)
 
     def full(*_: object, **__: object) -> None:
@@ -128,17 +130,17 @@ def test_a_save_that_fails_keeps_the_old_adapter(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(model, "save_pretrained", full)
     with pytest.raises(OSError, match="No space left"):
-        save(model, folder, base_name="base")
+        save(model, folder, base_name="base", step=3)
     assert {delta.r for delta in load_adapter(folder).values()} == {2}
 
 
 @pytest.mark.parametrize("left", ["adapter.new", "adapter.old"])
 def test_saving_works_after_a_save_that_was_killed(left: str, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
-    save(trained(vit(), r=2), folder, base_name="base")
+    save(trained(vit(), r=2), folder, base_name="base", step=3)
     (tmp_path / left).mkdir()
     (tmp_path / left / "half.safetensors").write_bytes(b"half")
-    save(trained(vit(), r=5), folder, base_name="base")
+    save(trained(vit(), r=5), folder, base_name="base", step=3)
     assert {delta.r for delta in load_adapter(folder).values()} == {5}
     assert not (folder / "half.safetensors").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -167,6 +167,8 @@ class Command:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
+                # a shell's background job would hand its ignored SIGINT down
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait_for(self, what: Callable[[], bool]) -> None:

@@ -98,11 +98,11 @@ def test_time_left_is_told_at_the_pace_so_far(store: RunStore, clock: list[float
     assert left == [None, 12.0, 10.0, 8.0]
 
 
-@pytest.mark.parametrize("status", ["failed", "diverged"])
-def test_a_run_that_fails_makes_the_job_say_why(store: RunStore, status: Status) -> None:
+@pytest.mark.parametrize(("status", "state"), [("failed", "failed"), ("diverged", "finished")])
+def test_a_run_that_fails_makes_the_job_say_why(store: RunStore, status: Status, state: str) -> None:
     job = Job(SPECS, store)
     list(job.pump(told((SPECS[0].run_id, done(status, "It is too hot.")), (SPECS[1].run_id, done()))))
-    assert (job.state, job.message) == ("failed", "It is too hot.")
+    assert (job.state, job.message) == (state, "It is too hot.")
 
 
 def test_a_job_may_stop_by_closing_what_it_is_told(store: RunStore) -> None:
@@ -191,7 +191,7 @@ def test_a_job_stopped_before_it_starts_trains_nothing(store: RunStore) -> None:
 def test_a_loss_that_diverged_is_said_as_a_sentence(store: RunStore) -> None:
     job = Job(short(1, steps=20, learning_rate=(1e8,)), store, runner="inline").start()
     wait_until(job)
-    assert job.state == "failed"
+    assert job.state == "finished"
     assert job.message.startswith("The loss became ")
     assert job.message.endswith(": try a smaller learning rate.")
 
@@ -220,5 +220,5 @@ def test_what_nobody_foresaw_is_said_as_a_sentence_too(store: RunStore, monkeypa
     monkeypatch.setattr("lora_lab.training.loop.evaluate", broken)
     job = Job(short(1), store, runner="inline").start()
     wait_until(job)
-    assert (job.state, job.message) == ("failed", "The sweep failed: RuntimeError: out of luck")
+    assert (job.state, job.message) == ("failed", "Training failed at step 0: RuntimeError: out of luck")
     assert store.runs() == []

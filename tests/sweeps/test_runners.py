@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lora_lab as ll
-from lora_lab.errors import LabError, SpecError
+from lora_lab.errors import SpecError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
 from lora_lab.sweeps import RUNNERS, Run, RunStore, expand, record_run, runners, sweep_events
 from lora_lab.sweeps.runners import GRACE_S, Tagged
@@ -264,8 +264,8 @@ def test_a_run_that_fails_in_a_worker_is_one_sentence_and_the_others_go_on(tmp_p
     assert list(tmp_path.glob(".draft-*")) == []
 
 
-def test_a_run_that_fails_in_this_process_is_raised_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_fails_in_this_process_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, lora=ll.LoraSpec(target_modules=("q_proj",)))
-    with pytest.raises(LabError, match="must have SHA-256"):
-        list(sweep_events([bad], RunStore(tmp_path), runner="inline"))
+    ((_, done),) = sweep_events([bad], RunStore(tmp_path), runner="inline")
+    assert (done.status, "must have SHA-256" in done.message) == ("failed", True)
     assert [path.name for path in tmp_path.iterdir()] == ["index.sqlite"]

@@ -61,6 +61,7 @@ def abandon(store: RunStore, spec: ll.RunSpec, pid: int, *, steps: int, snapshot
     (folder / "events.jsonl").write_text("".join(lines) + tail)
     if snapshot:
         write_adapter(folder / "adapter")
+        (folder / "adapter" / "lora_lab.json").write_text(json.dumps({"step": steps // EVERY * EVERY}))
     return folder
 
 
@@ -244,7 +245,9 @@ def test_the_last_snapshot_of_a_dead_process_becomes_a_stopped_run(store: RunSto
     assert run.metrics["accuracy"] == pytest.approx(0.1 * EVERY)
     assert run.metrics["message"].endswith(".")
     assert run.adapter()["m"].frobenius() > 0
-    assert run.events() == said(spec, steps=EVERY + 1, status=None)
+    *told, last = run.events()  # the log ends where the snapshot is
+    assert told == [e for e in said(spec, steps=EVERY + 1, status=None) if getattr(e, "step", 0) <= EVERY]
+    assert (last.status, last.step) == ("stopped", EVERY)
     assert not run.is_complete
     assert folders(store) == {spec.run_id}
     assert store.recover() == []
@@ -355,4 +358,27 @@ def test_a_reader_beside_a_replacement_raises_nothing(store: RunStore, monkeypat
     with monkeypatch.context() as replaced:
         replaced.setattr(Path, "read_text", gone)
         assert store.runs() == []
+    assert store.runs() == [run]
+
+
+def test_a_stopped_run_is_not_replaced_by_a_shorter_one(store: RunStore) -> None:
+    longer = keep(store, a_spec(), steps=EVERY + 2, status="stopped")
+    keep(store, a_spec(), steps=1, status="stopped")
+    assert store.get(longer.run_id).metrics["step"] == EVERY + 2
+
+
+def test_an_index_that_is_no_database_is_made_anew(store: RunStore) -> None:
+    run = keep(store, a_spec())
+    (store.root / "index.sqlite").write_bytes(b"no database, whatever the name says" * 100)
+    assert store.runs() == [run]
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"spec.json": "{"}, {"spec.json": '{"lora": {}, "new": 1}'}], ids=["no spec", "torn", "newer"]
+)
+def test_a_folder_that_is_no_run_hides_no_run(store: RunStore, content: dict[str, str]) -> None:
+    run = keep(store, a_spec())
+    (store.root / "stranger").mkdir()
+    for name, text in {"metrics.json": "{}", **content}.items():
+        (store.root / "stranger" / name).write_text(text)
     assert store.runs() == [run]
