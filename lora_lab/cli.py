@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = _command(commands, "inspect", _inspect, "the spectrum of every ΔW of an adapter")
     inspect.add_argument("adapter", help="a PEFT folder, a file in one, a Hub id, or a run's id")
-    inspect.add_argument("--runs", default="runs", help="where runs are kept")
+    inspect.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
 
     compare = _command(commands, "compare", _compare, "φ between two runs or adapters")
     compare.add_argument("first", metavar="RUN1", help="a run's id, or an adapter as for inspect")
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--of", default="delta", choices=("delta", "a"), help="singular vectors of ΔW, or of A")
     compare.add_argument("--side", default="in", choices=("in", "out"), help="input or output side")
     compare.add_argument("--module", help="one matrix only")
-    compare.add_argument("--runs", default="runs", help="where runs are kept")
+    compare.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
     return parser
 
 
@@ -84,7 +85,7 @@ def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch", help="batch size")
     command.add_argument("--dropout", default="0", help="lora_dropout")
     command.add_argument("--device", help="cuda, mps or cpu; the best there is by default")
-    command.add_argument("--runs", default="runs", help="where runs are kept")
+    command.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -192,13 +193,14 @@ def _compare(arguments: argparse.Namespace) -> int:
         modules = [{"name": o.name, "phi": o.phi, "chance": o.chance, "dimension": o.dimension} for o in found]
         _print_json({"of": arguments.of, "side": arguments.side, "modules": modules})
         return 0
-    print(f"{'matrix':40} {'φ(1,1)':>8} {'chance':>8} {'φ(i,j)':>8} {'chance':>8}  at the largest i, j")
+    print(f"{'matrix':40} {'φ(1,1)':>8} {'chance':>8} {'φ(i,j)':>8} {'chance':>8}  at the largest i, j (~ tells nothing)")
     for one in found:
         if one.phi is None or one.chance is None:
             print(f"{one.name:40} no direction: one of the two is zero")
         else:
             corner = f"{one.phi[-1][-1]:>8.3f} {one.chance[-1][-1]:>8.3f}"
-            print(f"{one.name:40} {one.phi[0][0]:>8.3f} {one.chance[0][0]:>8.3f} {corner}")
+            mark = " ~" if one.has_cells_that_tell_nothing else ""
+            print(f"{one.name:40} {one.phi[0][0]:>8.3f} {one.chance[0][0]:>8.3f} {corner}{mark}")
     return 0
 
 

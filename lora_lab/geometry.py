@@ -18,15 +18,23 @@ _ROLE_OF_ENDING: tuple[tuple[str, Role], ...] = (
     ("intermediate.dense", "up"),
     ("output.dense", "down"),
     ("pooler.dense", "pooler"),
-    *((name, "q") for name in ("q_proj", "query", "q_lin")),
-    *((name, "k") for name in ("k_proj", "key", "k_lin")),
-    *((name, "v") for name in ("v_proj", "value", "v_lin")),
+    *((name, "q") for name in ("q_proj", "query", "query_proj", "q_lin")),
+    *((name, "k") for name in ("k_proj", "key", "key_proj", "k_lin")),
+    *((name, "v") for name in ("v_proj", "value", "value_proj", "v_lin")),
     *((name, "o") for name in ("o_proj", "out_proj", "out_lin")),
     ("gate_proj", "gate"),
     *((name, "up") for name in ("up_proj", "fc1", "lin1")),
     *((name, "down") for name in ("down_proj", "fc2", "lin2")),
 )
-_HEADS = {"classifier", "score", "lm_head", "pre_classifier"}  # a head is such a module, or lies in one
+# A head is such a module, or lies in one.
+_HEADS = {
+    "classifier",
+    "classification_head",
+    "logits_proj",
+    "score",
+    "lm_head",
+    "pre_classifier",
+}  # a head is such a module, or lies in one
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "gate", "up", "down", "pooler", "head", "other")
 
 

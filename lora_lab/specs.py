@@ -148,8 +148,9 @@ class SweepSpec:
         for name in ("r", "lora_alpha", "targets", "seeds", "use_rslora"):
             value = getattr(self, name)
             _require(isinstance(value, tuple) and bool(value), name, self, "a tuple of at least one value", value)
-        if self.learning_rate is not None:
-            _require(bool(self.learning_rate), "learning_rate", self, "at least one value, or None", self.learning_rate)
+        rates = self.learning_rate
+        rates_ok = rates is None or (isinstance(rates, tuple) and bool(rates))
+        _require(rates_ok, "learning_rate", self, "a tuple of at least one value, or None", rates)
 
 
 def resolve_alpha(alpha: Number | str, r: int) -> float:

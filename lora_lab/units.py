@@ -27,7 +27,7 @@ def percent(fraction: float, digits: int = 1) -> str:
 def seconds(duration_s: float) -> str:
     """A duration, whole seconds below two minutes and minutes above.
 
-    >>> seconds(41.6), seconds(150)
+    >>> seconds(41.6), seconds(150.0)
     ('42 s', '2 min 30 s')
     """
     whole = round(duration_s)

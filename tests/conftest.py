@@ -45,7 +45,7 @@ def digits_base() -> "object":
     """A fresh model of the digits base; tests may do to it what they like."""
     import lora_lab as ll
 
-    return copy.deepcopy(ll.find_bench("digits").load_model())
+    return copy.deepcopy(ll.find_bench("digits").build())
 
 
 @pytest.fixture(scope="session")

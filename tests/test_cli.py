@@ -124,7 +124,7 @@ def test_delta_at_step_0_has_no_direction(step_zero: list[ll.Run], capsys: pytes
 def test_adapter_gives_the_same_accuracy_in_plain_peft(swept: dict[str, Any]) -> None:
     run = swept["runs"][2]
     bench = ll.find_bench("digits")
-    model = PeftModel.from_pretrained(bench.load_model(), run["adapter_dir"])
+    model = PeftModel.from_pretrained(bench.build(), run["adapter_dir"])
     assert ll.evaluate(model, bench.splits()[1]).accuracy == pytest.approx(run["metrics"]["accuracy"])
 
 
@@ -138,7 +138,7 @@ def test_reviews_learn_above_three_quarters(repository: Path, readme_commands: l
     assert run["metrics"]["accuracy"] >= 0.75
     assert 0.4 <= run["metrics"]["base_accuracy"] <= 0.6
     bench = ll.find_bench("reviews")
-    model = PeftModel.from_pretrained(bench.load_model(), run["adapter_dir"])
+    model = PeftModel.from_pretrained(bench.build(), run["adapter_dir"])
     assert ll.evaluate(model, bench.splits()[1]).accuracy == pytest.approx(run["metrics"]["accuracy"])
 
 

@@ -74,7 +74,7 @@ def test_a_sweep_spec_refuses_an_axis_without_values(field: str, got: object) ->
 
 def test_a_sweep_leaves_the_learning_rate_to_the_bench_or_names_one() -> None:
     assert SweepSpec(learning_rate=None).learning_rate is None
-    with pytest.raises(SpecError, match="learning_rate parameter of SweepSpec must be at least one value, or None"):
+    with pytest.raises(SpecError, match="learning_rate parameter of SweepSpec must be a tuple of at least one value, or None"):
         SweepSpec(learning_rate=())
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lora_lab.adapters.adapter import Adapter
-from lora_lab.assets import HUB_ID, hub_reachable
+from lora_lab.assets import HUB_ID, hub_snapshot
 from lora_lab.errors import AdapterError
 from lora_lab.lowrank import LowRank
 
@@ -46,20 +46,8 @@ def _find(source: str | Path) -> Path:
     if path.exists():
         raise AdapterError(f"The adapter must be a folder with {_CONFIG} and {_WEIGHTS}, or a file in one. Got {str(source)!r}.")
     if HUB_ID.fullmatch(str(source)):
-        return _from_hub(str(source))
+        return hub_snapshot(str(source), (_CONFIG, _WEIGHTS))
     raise AdapterError(f"The adapter must be a folder, a file or a Hub id that exists. Got {str(source)!r}.")
-
-
-def _from_hub(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 (only where a Hub id is given)
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=[_CONFIG, _WEIGHTS], local_files_only=not hub_reachable()))
-    except LocalEntryNotFoundError:
-        raise AdapterError(f"{hub_id!r} is no folder here, and the Hugging Face Hub does not answer.") from None
-    except HfHubHTTPError as err:
-        raise AdapterError(f"{hub_id!r} is no folder here, and the Hub does not give it ({type(err).__name__}).") from err
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -68,8 +56,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, OSError) as err:
         raise AdapterError(f"{folder / _CONFIG} must be a JSON file. Got {type(err).__name__}.") from None
     kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA" or not isinstance(config.get("r"), int):
-        raise AdapterError(f"{folder / _CONFIG} must have peft_type 'LORA' and a rank r. Got peft_type {kind!r}.")
+    r = config.get("r") if isinstance(config, dict) else None
+    if kind != "LORA" or not isinstance(r, int) or r < 1:
+        raise AdapterError(f"{folder / _CONFIG} must have peft_type 'LORA' and a rank r of at least 1. Got {kind!r} and {r!r}.")
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not _are_patterns(config.get(name) or {}):
+            raise AdapterError(f"The {name} in {_CONFIG} must map patterns to numbers above 0. Got {config[name]!r}.")
     return dict(config)
 
 
@@ -105,6 +97,13 @@ def _pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> A
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default
+
+
+def _are_patterns(patterns: Any) -> bool:
+    try:
+        return all(re.compile(pattern) and value > 0 for pattern, value in patterns.items())
+    except (AttributeError, TypeError, re.error):
+        return False
 
 
 def _rule(config: Mapping[str, Any]) -> str:

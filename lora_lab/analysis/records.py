@@ -41,6 +41,11 @@ class Overlap:
     phi: tuple[tuple[float, ...], ...] | None
     chance: tuple[tuple[float, ...], ...] | None
 
+    @property
+    def has_cells_that_tell_nothing(self) -> bool:
+        """Whether some cells have a chance level above one half: i or j past d / 2."""
+        return self.chance is not None and self.chance[-1][-1] > 0.5
+
     def leading(self, most: int = 4) -> "LeadingOverlap | None":
         """The leading i directions of both, i at most `most`; None where φ is."""
         if self.phi is None:

@@ -25,7 +25,6 @@ class Defaults:
     steps: int
     batch_size: int
     learning_rate: float
-    targets: tuple[str, ...] = ("q", "v")
     threads: int | None = None  # CPU threads a run; None for every core. Small bases are faster on one
 
 
@@ -91,8 +90,15 @@ class Bench(ABC):
         return read_geometry(self.build(meta=True))
 
     def head_modules(self, geometry: Geometry) -> tuple[str, ...]:
-        """The modules trained in full beside the adapter."""
-        return geometry.head_modules() if self.trains_head else ()
+        """The modules trained in full beside the adapter.
+
+        Raises:
+            DataError: a head has to be trained, and none is found.
+        """
+        heads = geometry.head_modules() if self.trains_head else ()
+        if self.trains_head and not heads:
+            raise DataError(f"The base must have a classification head whose module is known here. {self.name!r} has none.")
+        return heads
 
     def base_sha256(self) -> str:
         """The SHA-256 of the base's weights; of the shards' hashes, in order, where they are sharded."""
@@ -110,10 +116,6 @@ class Bench(ABC):
             AssetError: it cannot be had.
         """
         self.base_folder(notify=notify)
-
-    def load_model(self) -> PreTrainedModel:
-        """The base, fresh from its file, every parameter trainable; PEFT will freeze it."""
-        return self.build()
 
 
 def _sha256_of_text(text: str) -> str:

@@ -4,18 +4,20 @@ import csv
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from lora_lab.assets import HUB_ID, Notify, hub_reachable
+from lora_lab.assets import HUB_ID, Notify, hub_snapshot
 from lora_lab.benches.bench import Bench, Defaults, Split, shuffled
 from lora_lab.benches.text import classifier, tokenised
-from lora_lab.errors import AssetError, DataError
+from lora_lab.errors import DataError
 from lora_lab.specs import DataSpec
 
 HELD_OUT_SHARE = 0.2
+_WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "*.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class CustomBench(Bench):
             return folder
         if not HUB_ID.fullmatch(self.name):
             raise DataError(f"The bench must be a name of the lab's, a folder or a Hub id. Got {self.name!r}.")
-        return _snapshot(self.name, notify)
+        return _snapshot(self.name)
 
     def prepare(self, *, notify: Notify = lambda _: None) -> None:
         self._examples()  # a data file that cannot be used is refused before a base is fetched for it
@@ -126,20 +128,10 @@ class CustomBench(Bench):
         return split.take(order[:cut]), split.take(order[cut:])
 
 
-def _snapshot(hub_id: str, notify: Notify) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 (only where a Hub id is given)
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "*.model"]
-    online = hub_reachable()
-    if online:
-        notify(f"Fetching {hub_id} from the Hub, once.")
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=not online))
-    except LocalEntryNotFoundError:
-        raise AssetError(f"{hub_id!r} is no folder here, and the Hugging Face Hub does not answer.") from None
-    except HfHubHTTPError as err:
-        raise AssetError(f"{hub_id!r} is no folder here, and the Hub does not give it ({type(err).__name__}).") from err
+@cache
+def _snapshot(hub_id: str) -> Path:
+    """Asked once a process: a page asks for the base at every click."""
+    return hub_snapshot(hub_id, _WANTED)
 
 
 def custom_bench(base: str, data: DataSpec | None) -> CustomBench:

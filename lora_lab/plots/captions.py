@@ -25,17 +25,19 @@ def overlap_caption(record: Overlap, *, first: str, second: str) -> str:
     if leading is None:
         return "One of the two is zero: there is no direction to compare."
     i, between = leading.i, f"the leading directions of {first} and {second}"
-    said = f"φ({i}, {i}) = {leading.phi:.2f} where chance gives {leading.chance:.2f} ± {leading.chance_sd:.2f}"
+    said = f"φ({i}, {i}) = {leading.phi:.2f} where chance gives {leading.chance:.3f} ± {leading.chance_sd:.3f}"
+    rest = f" Past i or j = {record.dimension // 2} chance is above one half: those cells tell nothing."
+    beyond = rest if record.has_cells_that_tell_nothing else ""
     if not leading.tells:
         return f"{said}: with {i} of {record.dimension} directions on either side an overlap tells nothing."
     if leading.is_above_chance:
-        return f"{said}: {between} are shared {leading.phi / leading.chance:.1f} times more than by chance."
-    return f"{said}: {between} are no closer than random ones."
+        return f"{said}: {between} share {leading.phi / leading.chance:.1f} times as much as chance would give.{beyond}"
+    return f"{said}: {between} are no closer than random ones.{beyond}"
 
 
-def learning_caption(best: float | None, base: float | None, *, ended: bool) -> str:
+def learning_caption(best: float | None, base: float | None, *, ended: bool, base_name: str = "frozen base") -> str:
     """How far the best run is above the frozen base."""
     if best is None or base is None:
         return ""
     verb = "reached" if ended else "has reached"
-    return f"The best run {verb} {percent(best)} on the held-out split; the frozen base has {percent(base)}."
+    return f"The best run {verb} {percent(best)} on the held-out split; the {base_name} has {percent(base)}."

@@ -26,7 +26,7 @@ def _differing(spec: RunSpec, among: Sequence[RunSpec]) -> list[str]:
 def _details(spec: RunSpec) -> tuple[str, ...]:
     lora = spec.lora
     return (
-        spec.bench,
+        f"{spec.bench} on {spec.data.path.rsplit('/', 1)[-1]}" if spec.data else spec.bench,
         f"α {lora.lora_alpha:g}",
         "rsLoRA" if lora.use_rslora else "LoRA",
         ", ".join(lora.target_modules),

@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lora_lab.analysis.records import Overlap
-from lora_lab.plots.theme import PHI_SCALE, figure, nothing_yet, style
+from lora_lab.plots.theme import PALETTE, PHI_SCALE, figure, nothing_yet, style
 
 
 def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
@@ -26,10 +26,20 @@ def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
     fig.update_annotations(font_size=12)
     for column, (grid, what) in enumerate(((record.phi, "φ"), (record.chance, "chance")), 1):
         fig.add_trace(_map(grid, what, shows_scale=column == 1), row=1, col=column)
+    if record.has_cells_that_tell_nothing:
+        _mark_half(fig, record)
     fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(len(record.phi[0])))
     fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(len(record.phi)))
     fig.update_yaxes(title_text=f"i: directions of {first}", row=1, col=1)
     return fig.update_layout(margin={"t": 30})
+
+
+def _mark_half(fig: go.Figure, record: Overlap) -> None:
+    """Lines at d / 2: past them chance is above one half, and an overlap tells nothing."""
+    line = {"color": PALETTE["B"], "dash": "dot", "width": 1.5}
+    half = record.dimension / 2 + 0.5
+    fig.add_vline(half, line=line)
+    fig.add_hline(half, line=line)
 
 
 def _map(grid: tuple[tuple[float, ...], ...], what: str, *, shows_scale: bool) -> go.Heatmap:

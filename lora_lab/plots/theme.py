@@ -5,9 +5,9 @@ import math
 import plotly.graph_objects as go
 
 PALETTE = {"W0": "#8a8f98", "A": "#0f9d8a", "B": "#e07b2a", "ΔW": "#6b4fd8"}
-TEXT, GRID = "#7d828d", "rgba(128, 132, 142, 0.22)"
+TEXT, GRID = "#757a85", "rgba(128, 132, 142, 0.22)"
 PHI_SCALE = [[0.0, "#f3f0fe"], [0.25, "#c9bdf7"], [0.5, "#9f8bef"], [0.75, "#6b4fd8"], [1.0, "#2f1c86"]]
-_LIGHT, _DARK = (196, 182, 250), (62, 34, 178)
+_LIGHT, _DARK = (176, 156, 245), (74, 46, 196)
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -15,7 +15,7 @@ def rank_colour(r: int) -> str:
     """Violet, darker with the rank: r = 1 light, r = 64 and above dark.
 
     >>> rank_colour(1), rank_colour(64)
-    ('rgb(196, 182, 250)', 'rgb(62, 34, 178)')
+    ('rgb(176, 156, 245)', 'rgb(74, 46, 196)')
     """
     share = min(math.log2(max(r, 1)) / 6, 1.0)
     mixed = (round(a + share * (b - a)) for a, b in zip(_LIGHT, _DARK, strict=True))
@@ -51,7 +51,7 @@ def style(fig: go.Figure, *, height_px: int) -> None:
     )
     small = {"size": 12}
     fig.update_xaxes(showgrid=False, zeroline=False, linecolor=GRID, ticks="outside", tickcolor=GRID, title_font=small)
-    fig.update_yaxes(gridcolor=GRID, zeroline=False, title_font=small)
+    fig.update_yaxes(gridcolor=GRID, zeroline=False, title_font=small, automargin=True, title_standoff=10)
 
 
 def nothing_yet(fig: go.Figure, sentence: str) -> go.Figure:

@@ -13,7 +13,7 @@ _POINTS = 150  # a curve of more is drawn through every n-th
 
 
 def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:
-    """Training loss of each run, one point a step."""
+    """Training loss of each run; a run of many steps is drawn through about 150 of them."""
     fig = figure(x="optimizer step", y="training loss (nats)")
     for line in lines:
         steps = (*line.steps[: -1 : max(1, len(line.steps) // _POINTS)], *line.steps[-1:])
@@ -30,7 +30,7 @@ def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
         _curve(fig, line, x, y, "step %{x}: %{y:.1%}", markers=True)
     bases = [line.evals[0].accuracy for line in lines if line.evals]
     if not bases:
-        return nothing_yet(fig, "Accuracy is measured before the first step and four times a run.")
+        return nothing_yet(fig, "Accuracy is measured before the first step and a few times a run.")
     style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
     for base in unique(bases):
         fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position="bottom right", **style)

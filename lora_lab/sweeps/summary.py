@@ -51,6 +51,11 @@ def best_accuracy(runs: Iterable[RunProgress]) -> float | None:
     return max((run.score.accuracy for run in runs if run.score), default=None)
 
 
+def base_name(runs: Iterable[RunProgress]) -> str:
+    """What an evaluation at step 0 is of: the base, or the base under a head that nobody has trained yet."""
+    return "frozen base under an untrained head" if any(run.start and run.start.head_params for run in runs) else "frozen base"
+
+
 def _alpha_follows_rank(specs: list[RunSpec]) -> bool:
     ratios = {spec.lora.lora_alpha / spec.lora.r for spec in specs}
     return len(ratios) == 1 and len({spec.lora.lora_alpha for spec in specs}) > 1

@@ -68,7 +68,7 @@ class _Run:
         self.adapter_dir = folder / "adapter"
         self.began_s = time.perf_counter()
         self.training, self.held_out = bench.splits()
-        model = bench.load_model()
+        model = bench.build()
         geometry = read_geometry(model)
         self.total_params = geometry.total_params
         self.model: PeftModel = attach(

@@ -53,9 +53,9 @@ def _matrix_cell(m: Matrix, x: float, w: float, h: float, *, chosen: bool, thick
             f'<rect x="{x}" y="{top - t - 3}" width="{w}" height="{t}" rx="1" fill="{PALETTE["A"]}"/>'
             f'<rect x="{x + w + 3}" y="{top}" width="{t}" height="{h}" rx="1" fill="{PALETTE["B"]}"/>'
         )
-    middle, label = x + w / 2, m.role if m.role != "other" else m.name.rsplit(".", 1)[-1]
+    middle, label = x + w / 2, _short(m)
     return (
-        f'<g class="lab-matrix{" on" if chosen else ""}" data-pick="{escape(m.role)}" tabindex="0" role="checkbox"'
+        f'<g class="lab-matrix{" on" if chosen else ""}" data-pick="{escape(label)}" tabindex="0" role="checkbox"'
         f' aria-checked="{str(chosen).lower()}" aria-label="{escape(label)}, {m.d_out} by {m.d_in}">'
         f'<rect class="hit" x="{x - 4}" y="0" width="{max(w, 30) + 14}" height="148"/>'
         f'<rect class="w0" x="{x}" y="{top}" width="{w}" height="{h}" rx="2"/>{factors}'
@@ -67,16 +67,37 @@ def _matrix_cell(m: Matrix, x: float, w: float, h: float, *, chosen: bool, thick
 def norm_map(norms: dict[str, float], geometry: Sequence[Matrix], *, picked: str) -> str:
     """‖ΔW‖_F of every adapted matrix, layers down and roles across; each cell is a button."""
     adapted = [m for m in geometry if m.name in norms]
-    columns = sorted({m.role for m in adapted}, key=ROLES.index)
-    rows = list(dict.fromkeys(m.layer for m in adapted))
+    roles = [*ROLES, *(_short(m) for m in adapted)]
+    columns = sorted({_short(m) for m in adapted}, key=roles.index)
+    rows = list(dict.fromkeys(_stack(m) for m in adapted))
     most = max(norms.values(), default=0) or 1
-    at = {(m.layer, m.role): m.name for m in adapted}
-    head = "".join(f"<th>{escape(role)}</th>" for role in columns)
+    at = {(_stack(m), _short(m)): m.name for m in adapted}
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = ""
-    for layer in rows:
-        cells = "".join(_norm_cell(at.get((layer, role)), norms, most, picked) for role in columns)
-        body += f"<tr><th>{'' if layer is None else f'layer {layer}'}</th>{cells}</tr>"
+    for row in rows:
+        cells = "".join(_norm_cell(at.get((row, column)), norms, most, picked) for column in columns)
+        body += f"<tr><th>{escape(_row_title(row, rows))}</th>{cells}</tr>"
     return f'<table class="lab-map"><tr><th></th>{head}</tr>{body}</table>'
+
+
+def _short(m: Matrix) -> str:
+    """A matrix within its layer: its role, or its path where the role is not known."""
+    return m.role if m.role != "other" else m.name.removeprefix(_stack(m) + ".")
+
+
+def _stack(m: Matrix) -> str:
+    """The path down to the layer: encoder and decoder have a layer 0 each."""
+    parts = m.name.split(".")
+    depth = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return "" if depth is None else ".".join(parts[: depth + 1])
+
+
+def _row_title(row: str, rows: list[str]) -> str:
+    if not row:
+        return ""
+    prefixes = {other.rsplit(".", 1)[0] for other in rows if other}
+    prefix, layer = row.rsplit(".", 1)
+    return f"layer {layer}" if len(prefixes) == 1 else f"{prefix.split('.')[0]} {layer}"
 
 
 def _norm_cell(name: str | None, norms: dict[str, float], most: float, picked: str) -> str:
@@ -84,7 +105,7 @@ def _norm_cell(name: str | None, norms: dict[str, float], most: float, picked: s
         return "<td></td>"
     share = norms[name] / most
     colour = f"background:color-mix(in srgb, {PALETTE['ΔW']} {round(12 + 80 * share)}%, transparent)"
-    ink = "light" if share > 0.5 else ""
+    ink = "light" if share > 0.85 else ""
     on = " on" if name == picked else ""
     return (
         f'<td><button class="lab-cell {ink}{on}" style="{colour}" data-pick="{escape(name)}"'
@@ -107,7 +128,8 @@ def rank_table(table: RankTable) -> str:
 def _cell_text(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    return percent(cell.mean) + (f" ± {percent(cell.sd)}" if cell.sd is not None else "")
+    spread = f" ± {percent(cell.sd)}" if cell.sd is not None else ""
+    return f'{percent(cell.mean)}{spread} <small title="seeds">({cell.seeds})</small>'
 
 
 def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
@@ -131,8 +153,8 @@ def job_status(job: Job | None) -> str:
     share = job.steps_done / job.total_steps if job.total_steps else 1.0
     bar = f'<div class="lab-bar"><i style="width:{100 * share:.1f}%"></i></div>'
     said = {
-        "waiting": "Starting…",
-        "running": "Starting the workers…" if job.steps_done == 0 else "",
+        "waiting": "Waiting for another sweep to end…",
+        "running": "" if job.steps_done else "Measuring the base…" if job.events_seen else "Starting the workers…",
         "stopping": "Stopping: every run in hand keeps what it has learned.",
         "finished": "Done.",
         "stopped": "Stopped. What was learned is kept.",
@@ -175,9 +197,13 @@ element.addEventListener('click', (e) => {
     localStorage.setItem('lora-lab-theme', dark ? 'dark' : 'light');
   }
   if (act === 'share') {
-    navigator.clipboard?.writeText(location.href);
-    e.target.textContent = 'copied';
-    setTimeout(() => { e.target.textContent = 'share'; }, 1200);
+    if (navigator.clipboard) {
+      navigator.clipboard.writeText(location.href);
+      e.target.textContent = 'copied';
+      setTimeout(() => { e.target.textContent = 'share'; }, 1200);
+    } else {
+      prompt('The address of what you see:', location.href);
+    }
   }
 });
 """

@@ -2,11 +2,12 @@
 
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_lab.benches import Bench, find_bench
+from lora_lab.benches import Bench
 from lora_lab.geometry import Geometry
 from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
@@ -22,6 +23,7 @@ class Lab:
     public: bool = False
     device: str | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
+    _turn: threading.Semaphore = field(default_factory=threading.Semaphore)  # one sweep trains at a time, others wait
     _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)
 
     @classmethod
@@ -32,12 +34,16 @@ class Lab:
         store.recover()
         return cls(store, public, os.environ.get("LORA_LAB_DEVICE") or None)
 
+    def current_job(self) -> str:
+        """The job under way, for a page that was opened anew; in public every visitor has only their own."""
+        running = [name for name, job in self.jobs.items() if not job.ended]
+        return running[-1] if running and not self.public else ""
+
     def new_job(self, specs: Sequence[RunSpec]) -> tuple[str, Job]:
         """A job for these runs, under a name that nobody guesses."""
-        for old in list(self.jobs)[: -_KEPT_JOBS + 1]:
-            if self.jobs[old].ended:
-                del self.jobs[old]
-        name, job = secrets.token_urlsafe(6), Job(specs, self.store, device=self.device)
+        for old in [name for name, job in self.jobs.items() if job.ended][: -_KEPT_JOBS + 1]:
+            self.jobs.pop(old, None)
+        name, job = secrets.token_urlsafe(6), Job(specs, self.store, device=self.device, turn=self._turn)
         self.jobs[name] = job
         return name, job
 
@@ -47,10 +53,6 @@ class Lab:
         if key not in self._geometries:
             self._geometries[key] = bench.geometry()
         return self._geometries[key]
-
-    def bench(self, name: str, data: DataSpec | None) -> Bench:
-        """The bench of that name."""
-        return find_bench(name, data)
 
     def visible_runs(self, job_name: str) -> list[Run]:
         """The runs that this visitor may look at, newest first."""

@@ -45,7 +45,7 @@ class LookView:
     def _build_controls(self) -> None:
         self.run = gr.Dropdown([], label="Run 1", elem_id="run")
         self.facts = gr.HTML(elem_id="facts")
-        gr.HTML('<div class="lab-h">Where did it learn? <small>‖ΔW‖ by layer and matrix; click one</small></div>')
+        gr.HTML('<div class="lab-h">Where did it learn? <small>‖ΔW‖ (Frobenius) by layer and matrix; click one</small></div>')
         self.map = gr.HTML(js_on_load=html.PICK_JS, elem_id="map")
         self.against = gr.Dropdown([], label="Run 2, to compare", elem_id="against")
         self.of = gr.Radio(list(_OF), value="delta", label="Singular vectors", elem_classes="lab-chips", elem_id="of")
@@ -126,7 +126,7 @@ class LookView:
 
     def _nothing(self, selection: Selection) -> list[Any]:
         empty = spectrum([])
-        says = html.say("No run is kept yet. Train one first: the Train page takes seconds on the digits.")
+        says = html.say("There is no run to look at. Train one first: the Train page takes seconds on the digits.")
         none = gr.Dropdown(choices=[], value=None)
         header = html.header("Look", selection.query(), device=device_name(self.lab.device))
         return [selection, header, none, none, "delta", "in", says, "", "", empty, empty, "", empty, ""]
@@ -141,8 +141,10 @@ def _distance(other: Run, run: Run) -> tuple[bool, ...]:
     return (
         other.spec.base_sha256 != run.spec.base_sha256,
         other.run_id == run.run_id,
+        other.spec.bench != run.spec.bench,
         other.spec.lora.target_modules != run.spec.lora.target_modules,
         other.spec.lora.r != run.spec.lora.r,
+        replace(other.spec, seed=run.spec.seed) != run.spec,
     )
 
 

@@ -9,6 +9,7 @@ from lora_lab.sweeps import warm_up
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.look import LookView
 from lora_lab.ui.train import TrainView
+from lora_lab.ui.zero import runs_inline
 
 _CSS = Path(__file__).with_name("style.css")
 _HEAD = """<script>
@@ -30,9 +31,12 @@ def build(lab: Lab | None = None) -> gr.Blocks:
 
 def launch(**options: Any) -> None:
     """Build the page and serve it until it is stopped; host and port come from Gradio's environment variables."""
-    warm_up()
+    if not runs_inline():
+        warm_up()
     look = {"css_paths": [_CSS], "head": _HEAD, "theme": theme()}
-    build().queue(default_concurrency_limit=16).launch(**{**look, "show_error": True, **options})
+    lab = Lab.from_environment()
+    # In public an unforeseen error keeps its text, which may name paths, to the log.
+    build(lab).queue(default_concurrency_limit=16).launch(**{**look, "show_error": not lab.public, **options})
 
 
 def theme() -> gr.themes.Base:

@@ -1,7 +1,7 @@
 """What is selected, as one frozen value that travels in the address from view to view."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -63,7 +63,10 @@ class Selection:
                     values[f.name] = _parse(f.default, f.name, query[f.name])
                 except ValueError:
                     continue
-        return cls(**values)
+        selection = cls(**values)
+        of = selection.of if selection.of in ("delta", "a") else cls.of
+        side = selection.side if selection.side in ("in", "out") and of == "delta" else cls.side
+        return replace(selection, of=of, side=side)
 
 
 def _parse(default: object, name: str, text: str) -> Any:

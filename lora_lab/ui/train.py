@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_lab.benches import BENCH_NAMES, Bench
+from lora_lab.benches import BENCH_NAMES, Bench, find_bench
 from lora_lab.budget import head_params, lora_params
 from lora_lab.errors import LabError, SpecError
 from lora_lab.geometry import Geometry, label_of
@@ -15,7 +15,7 @@ from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_
 from lora_lab.specs import RunSpec, SweepSpec, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public
-from lora_lab.sweeps.summary import rank_table
+from lora_lab.sweeps.summary import base_name, best_accuracy, rank_table
 from lora_lab.ui import html
 from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors, user_errors_streaming
@@ -81,10 +81,10 @@ class TrainView:
     def _build_answers(self) -> None:
         with gr.Row(elem_classes="lab-cards"):
             with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("Does it learn?", "training loss, a shade a rank, a dash a seed"))
+                gr.HTML(html.question("Does the loss fall?", "on the examples it trains on; a shade a rank, a dash a seed"))
                 self.loss = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="loss")
             with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("Does it learn what it should?", "accuracy on examples that it never trains on"))
+                gr.HTML(html.question("Does it generalise?", "accuracy on examples that it never trains on"))
                 self.accuracy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="accuracy")
         self.learned = gr.HTML(elem_id="learned")
         with gr.Column(elem_classes="lab-card"):
@@ -93,10 +93,15 @@ class TrainView:
             self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
             self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
         with gr.Column(elem_classes="lab-card"):
-            gr.HTML(html.question("How much rank is enough?", "accuracy on the held-out split, mean ± sd over the seeds"))
+            gr.HTML(
+                html.question(
+                    "How much rank is enough?",
+                    "held-out accuracy, mean ± sd over the seeds (how many)",
+                )
+            )
             self.ranking = gr.HTML()
         with gr.Column(elem_classes="lab-card"):
-            gr.HTML(html.question("Which runs are kept?", "each is a PEFT adapter in the runs folder"))
+            gr.HTML(html.question("Which runs are there?", "each that ended is a PEFT adapter in the runs folder"))
             self.table = gr.HTML()
 
     def _wire(self, page: gr.Blocks) -> None:
@@ -133,8 +138,9 @@ class TrainView:
     def restore(self, request: gr.Request) -> list[Any]:
         """The selection that the address names, into state and controls."""
         selection = self._offered(Selection.from_query(dict(request.query_params)))
+        selection = replace(selection, job=selection.job or self.lab.current_job())
         try:
-            defaults = self.lab.bench(selection.bench_name, selection.data_spec).defaults
+            defaults = find_bench(selection.bench_name, selection.data_spec).defaults
             lr = selection.lr or defaults.learning_rate
             steps = defaults.steps if selection.steps is None else selection.steps
         except LabError:
@@ -144,16 +150,18 @@ class TrainView:
 
     def choose_bench(self, bench: str, selection: Selection) -> list[Any]:
         """Another bench brings its own learning rate and steps."""
-        selection = replace(selection, bench=bench, lr=None, steps=None, job="", matrix="")
+        job = self.lab.jobs.get(selection.job)
+        kept = selection.job if job and not job.ended else ""  # a sweep under way stays in sight, and can be stopped
+        selection = replace(selection, bench=bench, lr=None, steps=None, job=kept, matrix="")
         if selection.is_own:
             return [selection, 1e-3, 200]
-        defaults = self.lab.bench(bench, None).defaults
+        defaults = find_bench(bench, None).defaults
         return [selection, defaults.learning_rate, defaults.steps]
 
     def choose(self, selection: Selection, *values: Any) -> list[Any]:
         """Any other control moved."""
         bench, base, data, text, label, ranks, alpha, seeds, lr, steps = values
-        defaults = None if bench == "yours" else self.lab.bench(bench, None).defaults
+        defaults = None if bench == "yours" else find_bench(bench, None).defaults
         selection = replace(
             selection,
             bench=bench,
@@ -185,14 +193,15 @@ class TrainView:
         """What the grid would train, before anything runs."""
         own = gr.update(visible=selection.is_own)
         try:
-            bench = self.lab.bench(selection.bench_name, selection.data_spec)
+            bench = find_bench(selection.bench_name, selection.data_spec)
             bench.prepare(notify=gr.Info)
             geometry = self.lab.geometry(bench)
         except LabError as err:
             unfilled = selection.is_own and not (selection.base and selection.data)
             sentence = "Name a base and give a data file." if unfilled else str(err)
             return [selection, self._header(selection), html.say(sentence), own, "", "", "", ""]
-        chosen = {m.name for m in geometry.targeted(t for t in selection.targets if geometry.matching(t))}
+        selection = replace(selection, targets=tuple(t for t in selection.targets if geometry.matching(t)))
+        chosen = {m.name for m in geometry.targeted(selection.targets)}
         drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
         title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>'
         about = f'<div class="lab-s">{escape(bench.about)}</div>'
@@ -202,7 +211,7 @@ class TrainView:
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
         """Start the sweep. In workers it goes on by itself; on ZeroGPU this handler drives it."""
-        bench = self.lab.bench(selection.bench_name, selection.data_spec)
+        bench = find_bench(selection.bench_name, selection.data_spec)
         specs = self._specs(bench, self.lab.geometry(bench), selection)
         if self.lab.public:
             check_public(specs)
@@ -218,7 +227,7 @@ class TrainView:
             yield begun
             return
         yield begun
-        for _ in job.pump(zero_events(job.specs, str(self.lab.store.root)), closes=True):
+        for _ in job.pump(zero_events(job.specs, str(self.lab.store.root), self.lab.device), closes=True):
             yield [gr.skip()] * len(begun)
 
     def halt(self, selection: Selection) -> list[Any]:
@@ -239,13 +248,12 @@ class TrainView:
         names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
         matrix = selection.matrix if selection.matrix in names else (names[-1] if names else None)
         ended = job is None or job.ended
-        best = max((run.evals[-1].accuracy for run in runs if run.evals), default=None)
         table = rank_table(runs)
         return [
             html.job_status(job),
             loss_curves(lines),
             accuracy_curves(lines),
-            html.say(learning_caption(best, table.base_accuracy, ended=ended)),
+            html.say(learning_caption(best_accuracy(runs), table.base_accuracy, ended=ended, base_name=base_name(runs))),
             gr.Dropdown(choices=[(_matrix_label(n), n) for n in names], value=matrix),
             _live_spectrum(runs, matrix),
             html.rank_table(table),
@@ -301,7 +309,7 @@ class TrainView:
         return expand(bench, grid, geometry=geometry)
 
     def _plan(self, selection: Selection) -> str:
-        bench = self.lab.bench(selection.bench_name, selection.data_spec)
+        bench = find_bench(selection.bench_name, selection.data_spec)
         return self._plan_sentence(bench, self.lab.geometry(bench), selection)
 
     def _plan_sentence(self, bench: Bench, geometry: Geometry, selection: Selection) -> str:
@@ -309,10 +317,11 @@ class TrainView:
             specs = self._specs(bench, geometry, selection)
         except LabError as err:
             return html.say(str(err), kind="error")
-        had = [spec for spec in specs if self.lab.store.is_complete(spec.run_id)]
+        complete = self.lab.store.complete_ids()
+        had = [spec for spec in specs if spec.run_id in complete]
         kept = f", {len(had)} of them in the store already" if had else ""
         noun = "run" if len(specs) == 1 else "runs"
-        return html.say(f"{len(specs)} {noun} of {specs[0].steps} steps{kept}.")
+        return html.say(f"{len(specs)} {noun} of {specs[0].steps} steps at learning rate {specs[0].learning_rate:g}{kept}.")
 
     def _table(self, runs: list[RunProgress], selection: Selection) -> str:
         rows, links = [], []
@@ -326,13 +335,12 @@ class TrainView:
 
 def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
     """Trainable parameters for every rank chosen."""
-    targets = tuple(t for t in selection.targets if geometry.matching(t))
     head = head_params(geometry, bench.head_modules(geometry))
-    if not targets:
+    if not selection.targets:
         return html.say("No matrix is chosen: click at least one.", kind="error")
     cells = []
     for r in selection.r:
-        params = lora_params(geometry, targets, r=r)
+        params = lora_params(geometry, selection.targets, r=r)
         cells.append(f"<span>r {r}: <b>{params:,}</b> ({percent(params / geometry.total_params, 2)})</span>")
     plus = f"<span>and {count(head)} for the head</span>" if head else ""
     of = f"<span>trainable, of {count(geometry.total_params)}</span>"
@@ -353,6 +361,6 @@ def _row(run: RunProgress) -> tuple[str, ...]:
     spec, lora = run.spec, run.spec.lora
     named = (spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
-    accuracy, loss = (percent(run.evals[-1].accuracy), f"{run.evals[-1].loss:.3f}") if run.evals else ("", "")
+    accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")
     status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")
     return (*named, str(spec.seed), trained, accuracy, loss, status)

@@ -17,12 +17,12 @@ def runs_inline() -> bool:
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
 
 
-def duration_s(specs: Sequence[RunSpec], root: str) -> int:
+def duration_s(specs: Sequence[RunSpec], root: str, device: str | None) -> int:
     """How long to ask the GPU for; ZeroGPU calls it with the decorated function's own arguments."""
     return min(_MOST_S, round(sum(_SECONDS_A_RUN + _SECONDS_A_STEP * spec.steps for spec in specs)))
 
 
 @spaces.GPU(duration=duration_s)
-def zero_events(specs: Sequence[RunSpec], root: str) -> Generator[Tagged, None, None]:
+def zero_events(specs: Sequence[RunSpec], root: str, device: str | None) -> Generator[Tagged, None, None]:
     """`sweep_events` in this process; off ZeroGPU the decorator changes nothing."""
-    yield from sweep_events(specs, RunStore(root), runner="inline")
+    yield from sweep_events(specs, RunStore(root), runner="inline", device=device)

@@ -21,8 +21,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from lora_lab.adapters import load_adapter, peft_format
-from lora_lab.errors import AdapterError
+from lora_lab.adapters import load_adapter
+from lora_lab.errors import AdapterError, AssetError
 
 _BERT = BertConfig(
     vocab_size=40,
@@ -220,9 +220,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is broken JSON": (lambda f: (f / "adapter_config.json").write_text('{"r": 4,'), "must be a JSON file"),
     "config is not text": (lambda f: (f / "adapter_config.json").write_bytes(b"\xff\xfe\x00\x80"), "must be a JSON file"),
     "config is a list": (lambda f: (f / "adapter_config.json").write_text("[1, 2]"), "must have peft_type 'LORA'"),
-    "config is of another method": (lambda f: rewrite_config(f, peft_type="IA3"), r"Got peft_type 'IA3'\."),
+    "config is of another method": (lambda f: rewrite_config(f, peft_type="IA3"), r"Got 'IA3' and 4\."),
     "config has no rank": (lambda f: rewrite_config(f, r=None), "and a rank r"),
-    "rank is zero": (lambda f: rewrite_config(f, r=0), r"must have r=0 rows.* Got \(4, 16\)\."),
+    "rank is zero": (lambda f: rewrite_config(f, r=0), "a rank r of at least 1"),
+    "a pattern is no pattern": (lambda f: rewrite_config(f, rank_pattern={"(": 2}), "rank_pattern"),
+    "patterns are a list": (lambda f: rewrite_config(f, alpha_pattern=["q_proj"]), "alpha_pattern"),
     "alpha is null": (lambda f: rewrite_config(f, lora_alpha=None), "lora_alpha"),
     "rank does not fit the factors": (lambda f: rewrite_config(f, r=8), r"must have r=8 rows.* Got \(4, 16\)\."),
     "weights are missing": (lambda f: (f / "adapter_model.safetensors").unlink(), "must hold adapter_model.safetensors"),
@@ -267,6 +269,6 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_id_without_a_hub_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(peft_format, "hub_reachable", lambda: False)
-    with pytest.raises(AdapterError, match=r"'nobody/no-adapter' is no folder here, and the Hugging Face Hub does not answer\."):
+    monkeypatch.setattr("lora_lab.assets.hub_reachable", lambda: False)
+    with pytest.raises(AssetError, match=r"'nobody/no-adapter' is no folder here, and the Hugging Face Hub does not answer\."):
         load_adapter("nobody/no-adapter")

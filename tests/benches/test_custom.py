@@ -79,7 +79,7 @@ def data(tmp_path: Path) -> ll.DataSpec:
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_lab.benches.custom.hub_reachable", lambda: False)
+    monkeypatch.setattr("lora_lab.assets.hub_reachable", lambda: False)
 
 
 def read(path: Path, **columns: str) -> object:
@@ -209,7 +209,7 @@ def test_the_head_has_one_output_a_label(kind: type[PreTrainedModel], num_labels
     bench = find_bench(str(save_base(tmp_path / "base", kind, num_labels=num_labels)), data)
     (head,) = [m for m in bench.geometry().matrices if m.role == "head"]
     assert (head.name, head.d_out, head.d_in) == ("classifier", 3, 16)
-    assert bench.load_model().classifier.weight.shape == (3, 16)
+    assert bench.build().classifier.weight.shape == (3, 16)
 
 
 def test_two_steps_on_ones_own_base_save_an_adapter(base: Path, data: ll.DataSpec, tmp_path: Path) -> None:

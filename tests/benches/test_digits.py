@@ -22,7 +22,7 @@ ONE_DIGIT = 1 / 497  # of accuracy: a processor that rounds differently may turn
 @pytest.fixture(scope="module")
 def base() -> ViTForImageClassification:
     """The committed base; tests leave it as it is."""
-    return find_bench("digits").load_model()
+    return find_bench("digits").build()
 
 
 def test_the_committed_base_has_the_accuracy_that_its_facts_state(base: ViTForImageClassification, repository: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_geometry_needs_no_weights(base: ViTForImageClassification) -> None:
 
 def test_a_loaded_base_is_fresh_and_trainable() -> None:
     bench = find_bench("digits")
-    first, second = bench.load_model(), bench.load_model()
+    first, second = bench.build(), bench.build()
     assert all(p.requires_grad for p in second.parameters())
     with torch.no_grad():
         first.classifier.weight.zero_()

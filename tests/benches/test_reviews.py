@@ -97,7 +97,7 @@ def test_the_encoder_has_six_layers_of_width_384(geometry: Geometry) -> None:
 
 
 def test_the_geometry_needs_no_weights(bench: Bench, geometry: Geometry) -> None:
-    assert geometry == read_geometry(bench.load_model())
+    assert geometry == read_geometry(bench.build())
 
 
 def test_the_weights_are_the_official_ones(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_the_weights_are_the_official_ones(bench: Bench) -> None:
 
 def test_a_fresh_head_only_guesses(bench: Bench, splits: tuple[Split, Split]) -> None:
     model = attach(
-        bench.load_model(),
+        bench.build(),
         LoraSpec(r=1, target_modules=("query",)),
         seed=0,
         head_modules=bench.head_modules(bench.geometry()),

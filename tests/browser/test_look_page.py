@@ -100,7 +100,7 @@ def test_selection_travels_to_train_and_back(open_page: Callable[..., Page], run
 def test_caption_says_the_numbers_of_the_plot(open_page: Callable[..., Page], runs: list[Any]) -> None:
     page = open_look(open_page, runs[0], runs[1])
     phi, chance = drawn(page, "overlap", "z")
-    expect(page.locator("#overlap-says")).to_contain_text(f"φ(4, 4) = {phi[3][3]:.2f} where chance gives {chance[3][3]:.2f}")
+    expect(page.locator("#overlap-says")).to_contain_text(f"φ(4, 4) = {phi[3][3]:.2f} where chance gives {chance[3][3]:.3f}")
 
 
 def test_light_and_dark_switch_and_stay(open_page: Callable[..., Page], runs: list[Any]) -> None:

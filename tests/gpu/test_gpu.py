@@ -31,7 +31,7 @@ def test_gpu_gives_what_the_cpu_gives(pair: dict[str, ll.Run]) -> None:
 def test_one_fp32_forward_is_the_same_to_rounding() -> None:
     bench = ll.find_bench("digits")
     batch = bench.splits()[1].batch(torch.arange(64))
-    model = bench.load_model().eval()
+    model = bench.build().eval()
     with torch.no_grad():
         there = model.cuda()(**{k: v.cuda() for k, v in batch.items()}).logits.cpu()
         here = model.cpu()(**batch).logits

@@ -87,7 +87,7 @@ def test_a_zero_update_draws_no_line_beside_those_that_learned(draw: Callable[[l
         (plots.energy([ZERO]), "ΔW is zero: it has no direction yet."),
         (plots.loss_curves([]), "The curves begin with the first step."),
         (plots.loss_curves([curve(losses=())]), "The curves begin with the first step."),
-        (plots.accuracy_curves([curve(base=None)]), "Accuracy is measured before the first step and four times a run."),
+        (plots.accuracy_curves([curve(base=None)]), "Accuracy is measured before the first step and a few times a run."),
         (
             plots.overlap(Overlap("q", "delta", "in", 64, None, None), first="r 4", second="r 8"),
             "One of the two is zero: it has no direction to compare.",
@@ -185,17 +185,17 @@ def test_a_caption_without_updates_is_empty() -> None:
         # chance at (2, 2): 2/64 = 0.031, sd = sqrt(2·2·2·62·62 / (64²·63·66)) / 2 = 0.021
         (
             phi_record(0.5),
-            "φ(2, 2) = 0.50 where chance gives 0.03 ± 0.02: "
-            "the leading directions of a and b are shared 16.0 times more than by chance.",
+            "φ(2, 2) = 0.50 where chance gives 0.031 ± 0.021: "
+            "the leading directions of a and b share 16.0 times as much as chance would give.",
         ),
         (
             phi_record(0.04),
-            "φ(2, 2) = 0.04 where chance gives 0.03 ± 0.02: the leading directions of a and b are no closer than random ones.",
+            "φ(2, 2) = 0.04 where chance gives 0.031 ± 0.021: the leading directions of a and b are no closer than random ones.",
         ),
         # 2 of 3 directions: chance 2/3, sd = sqrt(2·2·2·1·1 / (9·2·5)) / 2 = 0.149
         (
             phi_record(0.99, dimension=3),
-            "φ(2, 2) = 0.99 where chance gives 0.67 ± 0.15: with 2 of 3 directions on either side an overlap tells nothing.",
+            "φ(2, 2) = 0.99 where chance gives 0.667 ± 0.149: with 2 of 3 directions on either side an overlap tells nothing.",
         ),
         (
             Overlap("layer.q", "delta", "in", 64, None, None),
@@ -222,3 +222,14 @@ def test_learning_caption_names_best_and_base_where_both_were_measured(
     best: float | None, base: float | None, ended: bool, sentence: str
 ) -> None:
     assert plots.learning_caption(best, base, ended=ended) == sentence
+
+
+def test_cells_past_half_the_space_are_marked_and_said() -> None:
+    phi = tuple(tuple(1.0 for _ in range(4)) for _ in range(4))
+    chance = tuple(tuple(max(i, j) / 5 for j in range(1, 5)) for i in range(1, 5))
+    full = Overlap("layer.q", "delta", "in", 5, phi, chance)
+    small = phi_record(0.5)
+    assert full.has_cells_that_tell_nothing
+    assert not small.has_cells_that_tell_nothing
+    assert plots.overlap(full, first="a", second="b").layout.shapes
+    assert not plots.overlap(small, first="a", second="b").layout.shapes

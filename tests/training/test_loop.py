@@ -62,7 +62,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("run")
     loaded: list[nn.Module] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DigitsBench, "load_model", lambda bench: loaded.append(bench.build()) or loaded[-1])
+        build = DigitsBench.build
+        patch.setattr(DigitsBench, "build", lambda bench: loaded.append(build(bench)) or loaded[-1])
         events = list(train_events(spec, folder))
     (model,) = loaded
     return Trained(spec, events, folder, model)
@@ -101,7 +102,7 @@ def test_done_says_that_it_finished(run: Trained) -> None:
 
 def test_the_first_evaluation_is_the_frozen_base(run: Trained) -> None:
     bench = ll.find_bench("digits")
-    score = evaluate(bench.load_model(), bench.splits()[1])
+    score = evaluate(bench.build(), bench.splits()[1])
     first = of_kind(run.events, EvalEvent)[0]
     assert (first.accuracy, first.loss) == (score.accuracy, score.loss)
 
@@ -146,7 +147,7 @@ def test_the_base_is_bit_equal_after_training(run: Trained, digits_base: nn.Modu
 
 def test_a_baseline_after_an_adapter_really_trains(run: Trained) -> None:
     bench = ll.find_bench("digits")
-    model = bench.load_model()
+    model = bench.build()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(**bench.splits()[0].batch(torch.arange(16))).loss.backward()

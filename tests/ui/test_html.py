@@ -3,7 +3,7 @@
 import re
 
 from lora_lab import find_bench
-from lora_lab.geometry import Matrix
+from lora_lab.geometry import Matrix, role_of
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.ui import html
@@ -34,4 +34,18 @@ def test_names_are_escaped() -> None:
 
 def test_a_cell_that_was_not_measured_is_empty() -> None:
     table = html.rank_table(RankTable((1, 2), ((RunSpec(bench="digits", base_sha256=""), (Cell(0.5, None, 1), None)),), 0.1))
-    assert "<td>50.0 %</td><td></td>" in table
+    assert re.search(r"<td>50\.0 % .*?</td><td></td>", table)
+
+
+def test_every_adapted_matrix_has_a_cell_of_its_own() -> None:
+    names = [
+        f"{stack}.0.{part}" for stack in ("encoder.block", "decoder.block") for part in ("attn.c_attn", "mlp.c_proj", "q_proj")
+    ]
+    matrices = [Matrix(name, role_of(name), 0, 4, 4) for name in names]
+    drawn = html.norm_map(dict.fromkeys(names, 1.0), matrices, picked=names[0])
+    assert sorted(re.findall(r'data-pick="([^"]+)"', drawn)) == sorted(names)
+
+
+def test_a_matrix_without_a_known_role_is_picked_by_how_its_name_ends() -> None:
+    drawing = html.block_drawing([Matrix("h.0.attn.c_attn", "other", 0, 12, 4)], set(), r=1)
+    assert 'data-pick="attn.c_attn"' in drawing

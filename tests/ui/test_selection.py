@@ -32,3 +32,9 @@ def test_address_of_the_defaults_is_empty() -> None:
 @pytest.mark.parametrize("query", [{"r": "eight"}, {"steps": "1.5"}, {"lr": "fast"}, {"unknown": "1"}])
 def test_nonsense_in_the_address_is_the_default(query: dict[str, str]) -> None:
     assert Selection.from_query(query) == Selection()
+
+
+@pytest.mark.parametrize("query", [{"of": "a", "side": "out"}, {"side": "up"}, {"of": "b"}])
+def test_sides_that_do_not_exist_are_the_input_side(query: dict[str, str]) -> None:
+    assert Selection.from_query(query).side == "in"
+    assert Selection.from_query(query).of in ("a", "delta")

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from lora_lab.benches import find_bench
 from lora_lab.sweeps import RunStore, sweep_events
 from lora_lab.ui import train as view
 from lora_lab.ui.lab import Lab
@@ -65,17 +66,17 @@ def test_on_zerogpu_stop_keeps_what_was_learned(lab: Lab, monkeypatch: pytest.Mo
 
 
 def test_zerogpu_is_asked_for_a_time_that_fits_the_sweep(lab: Lab) -> None:
-    geometry = lab.geometry(lab.bench("digits", None))
-    specs = view.TrainView(lab)._specs(lab.bench("digits", None), geometry, SMALL)
-    assert 2 * 8 <= duration_s(specs, "runs") <= 300
+    geometry = lab.geometry(find_bench("digits"))
+    specs = view.TrainView(lab)._specs(find_bench("digits"), geometry, SMALL)
+    assert 2 * 8 <= duration_s(specs, "runs", None) <= 300
     inline = [type(event).__name__ for _, event in sweep_events(specs, lab.store, runner="inline")]
     assert inline[0] == "StartEvent"
-    assert list(zero_events(specs, str(lab.store.root))) == []  # all in the store by now
+    assert list(zero_events(specs, str(lab.store.root), None)) == []  # all in the store by now
 
 
 def test_stop_says_so_at_once(lab: Lab) -> None:
     train_view = view.TrainView(lab)
-    name, job = lab.new_job(train_view._specs(lab.bench("digits", None), lab.geometry(lab.bench("digits", None)), SMALL))
+    name, job = lab.new_job(train_view._specs(find_bench("digits"), lab.geometry(find_bench("digits")), SMALL))
     began_s = time.perf_counter()
     status, _ = train_view.halt(Selection(job=name))
     assert time.perf_counter() - began_s < 0.1
@@ -89,3 +90,35 @@ def test_nothing_is_sent_while_nothing_changes(lab: Lab) -> None:
     again = train_view.watch(Selection(), first[-1])
     assert len(first) == len(again)
     assert all(value == gr.skip() for value in again)
+
+
+def test_another_bench_keeps_the_sweep_under_way_in_sight(lab: Lab) -> None:
+    train_view = view.TrainView(lab)
+    bench = find_bench("digits")
+    name, job = lab.new_job(train_view._specs(bench, lab.geometry(bench), SMALL))
+    assert train_view.choose_bench("reviews", Selection(job=name))[0].job == name
+    assert train_view.restore(asked())[0].job == name  # and in a tab opened anew
+    job.stop()
+    job.start()
+    while not job.ended:
+        time.sleep(0.05)
+    assert train_view.choose_bench("reviews", Selection(job=name))[0].job == ""
+
+
+def test_targets_that_a_base_does_not_have_are_dropped(lab: Lab) -> None:
+    shown = view.TrainView(lab).show_costs(Selection(targets=("gate", "q")))
+    assert shown[0].targets == ("q",)
+
+
+def test_sweeps_of_one_app_go_one_after_the_other(lab: Lab) -> None:
+    train_view, bench = view.TrainView(lab), find_bench("digits")
+    specs = train_view._specs(bench, lab.geometry(bench), SMALL)
+    lab._turn.acquire()  # somebody else is training
+    _, job = lab.new_job(specs)
+    job.start()
+    time.sleep(0.6)
+    assert (job.state, job.events_seen) == ("waiting", 0)
+    job.stop()
+    while not job.ended:
+        time.sleep(0.05)
+    assert job.state == "stopped"
