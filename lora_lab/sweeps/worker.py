@@ -5,6 +5,8 @@ from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import torch
+
 from lora_lab.errors import LabError
 from lora_lab.events import DoneEvent, Event, StepEvent
 from lora_lab.specs import RunSpec
@@ -62,6 +64,7 @@ def record_or_fail(spec: RunSpec, store: RunStore, *, device: str | None = None)
 
 def work(pipe: Connection, root: Path, device: str | None) -> None:
     """The worker's main: runs arrive on the pipe, events leave on it; None ends it, a message during a run stops that."""
+    torch.set_num_threads(1)  # what a run needs beyond that it takes while it computes: idle threads would spin
     store = RunStore(root)
     try:
         while (order := pipe.recv()) is not None:

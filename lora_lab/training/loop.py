@@ -132,17 +132,18 @@ class _Run:
         self, batch: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lr: float
     ) -> StepEvent:
         """Forward, backward, clip, update; the update is left out where the loss is not finite."""
-        optimizer.zero_grad()
-        with self._threads(), seeded(self.device, self.spec.seed * 1_000_003 + self.step):
-            with autocast(self.device):
-                loss = self.model(**{name: column.to(self.device) for name, column in batch.items()}).loss
-            loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
-        value, norm_value = float(loss.detach()), float(norm)
-        if math.isfinite(value) and math.isfinite(norm_value):
-            optimizer.step()
-        elif math.isfinite(value):
-            value = norm_value  # a gradient that overflowed: the next loss would be lost too
+        with self._threads():
+            optimizer.zero_grad()
+            with seeded(self.device, self.spec.seed * 1_000_003 + self.step):
+                with autocast(self.device):
+                    loss = self.model(**{name: column.to(self.device) for name, column in batch.items()}).loss
+                loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
+            value, norm_value = float(loss.detach()), float(norm)
+            if math.isfinite(value) and math.isfinite(norm_value):
+                optimizer.step()
+            elif math.isfinite(value):
+                value = norm_value  # a gradient that overflowed: the next loss would be lost too
         return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s())
 
     def _eval(self) -> EvalEvent:
@@ -157,8 +158,9 @@ class _Run:
         return score
 
     def _spectrum(self) -> SpectrumEvent:
-        deltas = from_model(self.model)
-        return SpectrumEvent(self.step, {name: tuple(delta.svd("gram")[1].tolist()) for name, delta in deltas.items()})
+        with self._threads():
+            spectra = {name: tuple(delta.svd("gram")[1].tolist()) for name, delta in from_model(self.model).items()}
+        return SpectrumEvent(self.step, spectra)
 
     def _diverged(self, loss: float) -> DoneEvent:
         return self._done("diverged", f"The loss became {loss} at step {self.step + 1}: try a smaller learning rate.")
