@@ -65,7 +65,10 @@ def swept(browser: Any, app: Any) -> dict[str, Any]:
         while_training.append(traces(page, "loss"))
         page.wait_for_timeout(300)
     page.wait_for_function("() => document.querySelectorAll('#runs-table a').length == 4", timeout=20_000)
-    page.wait_for_timeout(500)
+    last_step = "t => Math.max(...t.x) == " + str(STEPS)
+    drawn = f"() => document.querySelector('#accuracy .js-plotly-plot')._fullData.filter({last_step}).length == 4"
+    page.wait_for_function(drawn, timeout=20_000)
+    page.wait_for_timeout(1000)  # the other plots came in the same answer
     shown = {plot: traces(page, plot) for plot in ("loss", "accuracy", "spectrum")}
     runs = {f"r {run.spec.lora.r} · seed {run.spec.seed}": run for run in RunStore(app.runs).runs()}
     return {"page": page, "while_training": while_training, "shown": shown, "runs": runs, "url": page.url}
@@ -114,6 +117,7 @@ def test_address_brings_the_same_page_back(swept: dict[str, Any], open_page: Cal
     page = open_train(open_page, "/?" + swept["url"].split("?")[1])
     expect(page.locator("#ranks input:checked")).to_have_count(2)
     expect(page.locator("#runs-table a")).to_have_count(4)
+    page.wait_for_function("() => document.querySelector('#accuracy .js-plotly-plot')?._fullData?.length == 4")
     assert {t["name"] for t in traces(page, "accuracy")} == set(swept["runs"])
 
 
