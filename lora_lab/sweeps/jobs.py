@@ -76,6 +76,11 @@ class Job:
         return sum(progress.step for progress in self.runs.values())
 
     @property
+    def share_done(self) -> float:
+        """Steps done of all steps, in 0..1; 1 where there are none to do."""
+        return self.steps_done / self.total_steps if self.total_steps else 1.0
+
+    @property
     def time_left_s(self) -> float | None:
         """At the pace so far; None before the first step."""
         if self._first_step_s is None or self._steps_seen < 2:

@@ -150,8 +150,7 @@ def job_status(job: Job | None) -> str:
     """Steps done, time left, or how it ended."""
     if job is None:
         return ""
-    share = job.steps_done / job.total_steps if job.total_steps else 1.0
-    bar = f'<div class="lab-bar"><i style="width:{100 * share:.1f}%"></i></div>'
+    bar = f'<div class="lab-bar"><i style="width:{job.share_done:.1%}"></i></div>'
     said = {
         "waiting": "Waiting for another sweep to end…",
         "running": "" if job.steps_done else "Measuring the base…" if job.events_seen else "Starting the workers…",
