@@ -26,7 +26,7 @@ _HOME = {
     "lora_params": "lora_lab.budget",
     "overlap": "lora_lab.analysis",
     "plan_run": "lora_lab.training",
-    "read_geometry": "lora_lab.geometry",
+    "read_geometry": "lora_lab.live_geometry",
     "spectrum": "lora_lab.analysis",
     "sweep": "lora_lab.sweeps",
     "to_peft": "lora_lab.methods",

@@ -1,46 +1,26 @@
-"""The matrices of a model: their names, roles and shapes. Reads a live model by its attributes; loads no framework."""
+"""The matrices of a model: their names, roles and shapes; and what targets name among them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from lora_lab.errors import SpecError, out_of_range
+from lora_lab.roles import FUSED, ROLES, Role, head_module, is_task_head, layer_of, role_of, stack_of
 from lora_lab.specs import ALL_LINEAR, unique
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
-Role = Literal["q", "k", "v", "o", "gate", "up", "down", "pooler", "head", "other"]
-
-# Endings of module names, most telling first: BERT calls three different matrices "dense".
-_ROLE_OF_ENDING: tuple[tuple[str, Role], ...] = (
-    ("attention.output.dense", "o"),
-    ("intermediate.dense", "up"),
-    ("output.dense", "down"),
-    ("pooler.dense", "pooler"),
-    *((name, "q") for name in ("q_proj", "query", "query_proj", "q_lin")),
-    *((name, "k") for name in ("k_proj", "key", "key_proj", "k_lin")),
-    *((name, "v") for name in ("v_proj", "value", "value_proj", "v_lin")),
-    *((name, "o") for name in ("o_proj", "out_proj", "out_lin")),
-    ("gate_proj", "gate"),
-    *((name, "up") for name in ("up_proj", "fc1", "lin1")),
-    *((name, "down") for name in ("down_proj", "fc2", "lin2")),
-)
-# A head is such a module, or lies in one.
-_HEADS = {
-    "classifier",
-    "classification_head",
-    "logits_proj",
-    "score",
-    "lm_head",
-    "pre_classifier",
-}  # a head is such a module, or lies in one
-ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "gate", "up", "down", "pooler", "head", "other")
+Kind = Literal["linear", "conv1d", "experts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One linear map of a model, weight (d_out, d_in) whatever way the framework stores it."""
+    """One linear map of a model, weight (d_out, d_in) whatever way the framework stores it.
+
+    `experts` maps of one shape may be stored as one 3-D parameter; they are one Matrix then.
+    """
 
     name: str
     role: Role
@@ -48,43 +28,249 @@ class Matrix:
     d_out: int
     d_in: int
     bias: bool = False
+    kind: Kind = "linear"
+    experts: int = 1
+    tied: bool = False  # shares its weight with the embedding
 
     @property
     def max_r(self) -> int:
         """The rank of a full update: min(d_out, d_in)."""
         return min(self.d_out, self.d_in)
 
+    @property
+    def weight_params(self) -> int:
+        """Parameters of the weight, whether tied or not."""
+        return self.experts * self.d_out * self.d_in
+
+    @property
+    def bias_params(self) -> int:
+        """Parameters of the bias."""
+        return self.experts * self.d_out if self.bias else 0
+
+    @property
+    def params(self) -> int:
+        """Parameters that this matrix brings: a tied weight is the embedding's."""
+        return self.bias_params + (0 if self.tied else self.weight_params)
+
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """An embedding: (rows, width)."""
+
+    name: str
+    rows: int
+    width: int
+
+    @property
+    def params(self) -> int:
+        """Parameters of the table."""
+        return self.rows * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A normalisation with a learned gain, and a learned shift where `bias`."""
+
+    name: str
+    layer: int | None
+    width: int
+    bias: bool
+    is_rms: bool
+
+    @property
+    def params(self) -> int:
+        """Gain and shift."""
+        return self.width * (2 if self.bias else 1)
+
+    @property
+    def bias_params(self) -> int:
+        """The shift."""
+        return self.width if self.bias else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """A parameter of another kind: a class token, a convolution, a router's matrix."""
+
+    name: str
+    layer: int | None
+    params: int
+
+    @property
+    def bias_params(self) -> int:
+        """All of it where it is called a bias."""
+        return self.params if "bias" in self.name.rsplit(".", 1)[-1] else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What shapes do not tell: how the parts are put together."""
+
+    model_type: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    activation: str = "silu"
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    experts_per_token: int = 0
+    soft_cap: bool = False
+    relative_positions: int = 0  # rows of DeBERTa's table of distances
+
+    @property
+    def kv_width(self) -> int:
+        """Width of the keys, and of the values, of one token."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def q_width(self) -> int:
+        """Width of the queries of one token."""
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer: its path and everything in it."""
+
+    stack: str
+    layer: int
+    matrices: tuple[Matrix, ...]
+    norms: tuple[Norm, ...]
+    loose: tuple[Loose, ...]
+
+    @cached_property
+    def shape(self) -> tuple[object, ...]:
+        """What two layers have in common that differ in their number alone."""
+        start = len(self.stack)
+        maps = tuple((m.name[start:], m.d_out, m.d_in, m.bias) for m in self.matrices)
+        return (maps, tuple((n.name[start:], n.width) for n in self.norms))
+
+
+@dataclass(frozen=True)
 class Geometry:
-    """Every linear map of a model in the model's order, and its parameter count."""
+    """Every parameter of a model, by kind, in the model's order."""
 
     matrices: tuple[Matrix, ...]
-    total_params: int
+    tables: tuple[Table, ...] = ()
+    norms: tuple[Norm, ...] = ()
+    loose: tuple[Loose, ...] = ()
+    architecture: Architecture | None = None
+
+    @cached_property
+    def total_params(self) -> int:
+        """Parameters of the model, a tied weight counted once."""
+        return sum(part.params for part in self.parts())
+
+    def parts(self) -> Iterator[Matrix | Table | Norm | Loose]:
+        """Everything that has parameters."""
+        yield from self.matrices
+        yield from self.tables
+        yield from self.norms
+        yield from self.loose
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """The numbers of the layers. An encoder and a decoder count theirs apart, each from 0."""
+        return tuple(sorted({m.layer for m in self.matrices if m.layer is not None}))
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Every layer in the model's order, an encoder's and a decoder's both."""
+        stacks = unique(stack_of(m.name) for m in self.matrices if m.layer is not None)
+        parts: dict[str, tuple[list[Any], list[Any], list[Any]]] = {stack: ([], [], []) for stack in stacks}
+        found: tuple[tuple[Matrix | Norm | Loose, ...], ...] = (self.matrices, self.norms, self.loose)
+        for kind, own in enumerate(found):
+            for part in own:
+                if (stack := stack_of(part.name)) in parts:
+                    parts[stack][kind].append(part)
+        return tuple(Block(stack, layer_of(stack) or 0, *map(tuple, kinds)) for stack, kinds in parts.items())
+
+    @cached_property
+    def token_width(self) -> int:
+        """Width of a token's embedding: the model's own but where the family projects it, as ALBERT does."""
+        vocab, hidden = (self.architecture.vocab, self.architecture.hidden) if self.architecture else (0, 0)
+        return next((table.width for table in self.tables if table.rows == vocab), hidden)
+
+    @cached_property
+    def is_encoder_decoder(self) -> bool:
+        """Whether there are both an encoder's and a decoder's layers."""
+        return {"encoder", "decoder"} <= {part for block in self.blocks for part in block.stack.split(".")}
+
+    @cached_property
+    def stacks(self) -> tuple[str, ...]:
+        """The paths of the layers."""
+        return tuple(block.stack for block in self.blocks)
 
     def block(self) -> tuple[Matrix, ...]:
         """The matrices of the first layer: what one block looks like."""
-        layers = [m.layer for m in self.matrices if m.layer is not None]
-        return tuple(m for m in self.matrices if layers and m.layer == min(layers))
+        return tuple(m for m in self.matrices if self.layers and m.layer == self.layers[0])
 
     def head_modules(self) -> tuple[str, ...]:
         """The outermost modules that make up the task head: `classifier`, `score`, or several."""
-        return unique(_head_module(m.name) for m in self.matrices if m.role == "head")
+        return unique(head_module(m.name) for m in self.matrices if m.role == "head")
+
+    def task_heads(self) -> tuple[str, ...]:
+        """`head_modules` without a language model's output: what fine-tuning trains in full beside an adapter."""
+        return unique(head_module(m.name) for m in self.matrices if is_task_head(m.name))
 
     def matching(self, target: str) -> tuple[Matrix, ...]:
-        """The matrices that one target names: by name ending as PEFT matches, by role, or as another family spells it."""
-        if target == ALL_LINEAR:
-            return tuple(m for m in self.matrices if m.role != "head")
-        by_name = tuple(m for m in self.matrices if m.name == target or m.name.endswith("." + target))
-        role = target if target in ROLES else role_of(target)
-        return by_name or tuple(m for m in self.matrices if m.role == role != "other")
+        """The matrices that one target names: by name ending as PEFT matches, by role, or as another family spells it.
 
-    def targeted(self, targets: Iterable[str]) -> tuple[Matrix, ...]:
-        """The matrices that the targets name together, in the model's order.
+        Where the family stores several roles as one matrix, a role names that matrix (`fused_targets` tells).
+        """
+        if target == ALL_LINEAR:
+            return tuple(m for m in self.matrices if m.role != "head" and m.kind != "experts")
+        by_name = tuple(m for m in self.matrices if m.name == target or m.name.endswith("." + target))
+        role = _wanted_role(target)
+        by_role = tuple(m for m in self.matrices if m.role == role != "other")
+        return by_name or by_role or tuple(m for m in self.matrices if m.role == FUSED.get(role, ""))
+
+    def targeted(self, targets: Iterable[str], layers: Sequence[int] | None = None) -> tuple[Matrix, ...]:
+        """The matrices that the targets name together, in the model's order, kept to some layers or not.
 
         Raises:
-            SpecError: a target names no matrix.
+            SpecError: a target names no matrix, or no layer is left.
         """
+        key = tuple(targets)
+        if key not in self._targeted:
+            self._targeted[key] = self._find(key)
+        kept = tuple(m for m in self._targeted[key] if layers is None or m.layer in layers)
+        if layers is not None and not kept:
+            raise self._no_such_layer(layers)
+        return kept
+
+    def kept_stacks(self, layers: Sequence[int] | None) -> tuple[str, ...]:
+        """The paths of these layers, or of all of them.
+
+        Raises:
+            SpecError: no layer is left.
+        """
+        kept = tuple(block.stack for block in self.blocks if layers is None or block.layer in layers)
+        if not kept:
+            raise self._no_such_layer(layers)
+        return kept
+
+    def top_layers(self, r: int, layers: Sequence[int] | None = None) -> tuple[str, ...]:
+        """The paths of what training the top r layers trains: the last r, or `layers` where given.
+
+        Raises:
+            SpecError: no layer is left.
+        """
+        kept = self.kept_stacks(layers)
+        return kept[-r:] if layers is None else kept
+
+    def _no_such_layer(self, layers: Sequence[int] | None) -> SpecError:
+        allowed = f"in 0..{max(self.layers, default=0)} and hold a target"
+        return SpecError(out_of_range("layers_to_transform", "MethodSpec", allowed, layers))
+
+    @cached_property
+    def _targeted(self) -> dict[tuple[str, ...], tuple[Matrix, ...]]:
+        return {}
+
+    def _find(self, targets: tuple[str, ...]) -> tuple[Matrix, ...]:
         chosen: set[str] = set()
         for target in targets:
             found = self.matching(target)
@@ -93,71 +279,24 @@ class Geometry:
             chosen.update(m.name for m in found)
         return tuple(m for m in self.matrices if m.name in chosen)
 
+    def fused_targets(self, targets: Iterable[str]) -> dict[str, str]:
+        """The targets that stand for a matrix holding more than they name, and that matrix's own name."""
+        named = {target: self.matching(target) for target in targets if target != ALL_LINEAR}
+        return {
+            target: found[0].name.rsplit(".", 1)[-1]
+            for target, found in named.items()
+            if found and found[0].role == FUSED.get(_wanted_role(target))
+        }
+
     def _allowed(self) -> str:
-        roles = unique(m.role for m in self.matrices if m.role != "other")
+        found = {m.role for m in self.matrices}
+        roles = [r for r in ROLES if r != "other" and (r in found or FUSED.get(r) in found)]
         names = unique(m.name.rsplit(".", 1)[-1] for m in self.matrices)
         return f"{ALL_LINEAR}, the roles {', '.join(roles)} or the modules {', '.join(names)}"
 
 
-def role_of(name: str) -> Role:
-    """What a module does, from how its name ends.
-
-    >>> role_of("bert.encoder.layer.0.attention.output.dense"), role_of("model.layers.3.self_attn.q_proj")
-    ('o', 'q')
-    """
-    if _HEADS & set(name.split(".")):
-        return "head"
-    for ending, role in _ROLE_OF_ENDING:
-        if name == ending or name.endswith("." + ending):
-            return role
-    return "other"
-
-
-def _head_module(name: str) -> str:
-    parts = name.split(".")
-    return ".".join(parts[: next(i for i, part in enumerate(parts) if part in _HEADS) + 1])
-
-
-def layer_of(name: str) -> int | None:
-    """The first number in a module's path is its layer.
-
-    >>> layer_of("vit.layers.2.attention.v_proj"), layer_of("classifier")
-    (2, None)
-    """
-    numbers = [part for part in name.split(".") if part.isdigit()]
-    return int(numbers[0]) if numbers else None
-
-
-def label_of(name: str) -> str:
-    """How people call a matrix.
-
-    >>> label_of("vit.layers.2.attention.v_proj")
-    'layer 2 · v'
-    """
-    role, layer = role_of(name), layer_of(name)
-    short = role if role != "other" else name.rsplit(".", 1)[-1]
-    return short if layer is None else f"layer {layer} · {short}"
-
-
-def read_geometry(model: "nn.Module") -> Geometry:
-    """The geometry of a live model, on any device, `meta` included."""
-    matrices = []
-    for name, module in model.named_modules():
-        shape = _linear_shape(module)
-        if shape is not None:
-            bias = getattr(module, "bias", None) is not None
-            matrices.append(Matrix(name, role_of(name), layer_of(name), *shape, bias))
-    return Geometry(tuple(matrices), sum(p.numel() for p in model.parameters()))
-
-
-def _linear_shape(module: "nn.Module") -> tuple[int, int] | None:
-    """(d_out, d_in) of a linear map; transformers' Conv1D stores its weight the other way round."""
-    kind = type(module).__name__
-    if kind == "Conv1D":
-        return int(module.nf), int(module.nx)  # type: ignore[arg-type]
-    if "Linear" in kind and hasattr(module, "in_features"):
-        return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
-    return None
+def _wanted_role(target: str) -> Role:
+    return next((role for role in ROLES if role == target), role_of(target))
 
 
 def resolve_targets(geometry: Geometry, targets: Iterable[str], *, r: int) -> tuple[str, ...]:

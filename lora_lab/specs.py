@@ -1,6 +1,7 @@
 """Frozen descriptions of something to do. They refuse bad values at once, turn into JSON and back, and name their run.
 
-LoraSpec is what to attach, RunSpec one run whole, SweepSpec a grid of runs.
+LoraSpec is what to attach, RunSpec one run whole, SweepSpec a grid of runs. MethodSpec is any method and StepSpec one
+training step of it, as a budget needs them.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lora_lab.errors import SpecError, out_of_range
 
@@ -62,6 +63,125 @@ class LoraSpec:
     def scaling(self) -> float:
         """The factor of B A: lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to fine-tune: its name among people, and what `r` means to it ("" where it has none)."""
+
+    label: str
+    r_is: str = "rank"
+    has_targets: bool = True
+    default_targets: tuple[str, ...] = ("q", "v")
+
+
+METHODS: dict[str, Method] = {
+    "lora": Method("LoRA"),
+    "rslora": Method("rsLoRA"),
+    "lora+": Method("LoRA+"),
+    "dora": Method("DoRA"),
+    "vera": Method("VeRA"),
+    "adalora": Method("AdaLoRA", r_is="initial rank"),
+    "qlora": Method("QLoRA"),
+    "ia3": Method("IA³", r_is="", default_targets=("k", "v", "down")),
+    "ln_tuning": Method("LayerNorm tuning", r_is="", has_targets=False),
+    "bitfit": Method("BitFit", r_is="", has_targets=False),
+    "adapter": Method("Adapter (Houlsby)", r_is="bottleneck width", has_targets=False),
+    "adapter_pfeiffer": Method("Adapter (Pfeiffer)", r_is="bottleneck width", has_targets=False),
+    "prefix": Method("Prefix tuning", r_is="virtual tokens", has_targets=False),
+    "preembed": Method("PreEmbed (prompt)", r_is="virtual tokens", has_targets=False),
+    "prelayer": Method("PreLayer", r_is="virtual tokens", has_targets=False),
+    "partial": Method("Top layers", r_is="top layers", has_targets=False),
+    "full": Method("Full fine-tuning", r_is="", has_targets=False),
+}
+LORA_KIN = ("lora", "rslora", "lora+", "dora", "vera", "adalora", "qlora")
+Bias = Literal["none", "all", "lora_only"]
+Dtype = Literal["bf16", "fp16", "fp32"]
+Quant = Literal["none", "int8", "nf4", "nf4-dq"]
+AdapterDtype = Literal["fp32", "bf16"]
+Optimizer = Literal["adamw", "adamw8bit", "paged-adamw8bit", "adafactor", "sgd"]
+Attention = Literal["sdpa", "flash", "eager"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSpec:
+    """Any method in PEFT's words. `r` is the rank, the bottleneck width, the virtual tokens or the top layers, as `METHODS` says.
+
+    No targets means the method's own. `layers_to_transform` keeps the method to these layers; a key of `rank_pattern` is
+    a regular expression for the end of a module's name, as in PEFT.
+    """
+
+    method: str = "lora"
+    r: int = 8
+    lora_alpha: Number = 16.0
+    lora_dropout: Number = 0.0
+    target_modules: tuple[str, ...] = ()
+    layers_to_transform: tuple[int, ...] | None = None
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    bias: Bias = "none"
+
+    def __post_init__(self) -> None:
+        _require(self.method in METHODS, "method", self, f"one of {', '.join(METHODS)}", self.method)
+        _require(_is_int(self.r, 1), "r", self, "an int of at least 1", self.r)
+        _require(_is_number(self.lora_alpha, above=0), "lora_alpha", self, "a number above 0", self.lora_alpha)
+        dropout_ok = isinstance(self.lora_dropout, int | float) and 0 <= self.lora_dropout < 1
+        _require(dropout_ok, "lora_dropout", self, "a number in 0..1, 1 left out", self.lora_dropout)
+        layers = self.layers_to_transform
+        layers_ok = layers is None or (bool(layers) and all(_is_int(layer, 0) for layer in layers))
+        _require(layers_ok, "layers_to_transform", self, "at least one layer, numbered from 0", layers)
+        ranks_ok = all(_is_int(r, 1) for _, r in self.rank_pattern)
+        _require(ranks_ok, "rank_pattern", self, "ranks of at least 1", self.rank_pattern)
+        _require(self.bias in get_args(Bias), "bias", self, f"one of {', '.join(get_args(Bias))}", self.bias)
+        _as_floats(self, "lora_alpha", "lora_dropout")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets, the method's own where none are given; none where it takes none."""
+        info = METHODS[self.method]
+        return (self.target_modules or info.default_targets) if info.has_targets else ()
+
+    @classmethod
+    def of(cls, spec: "LoraSpec | MethodSpec") -> "MethodSpec":
+        """The MethodSpec that says the same as a LoraSpec."""
+        if isinstance(spec, MethodSpec):
+            return spec
+        return cls(
+            method="rslora" if spec.use_rslora else "lora",
+            r=spec.r,
+            lora_alpha=spec.lora_alpha,
+            lora_dropout=spec.lora_dropout,
+            target_modules=spec.target_modules,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """One training step, as far as memory feels it: a batch of `batch` sequences, all of `seq` tokens."""
+
+    batch: int = 1
+    seq: int = 512
+    dtype: Dtype = "bf16"
+    quant: Quant = "none"
+    adapter_dtype: AdapterDtype = "fp32"
+    optimizer: Optimizer = "adamw"
+    checkpointing: bool = False
+    attention: Attention = "sdpa"
+    fused_loss: bool = False
+    kbit_prepare: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "seq"):
+            value = getattr(self, name)
+            _require(_is_int(value, 1), name, self, "an int of at least 1", value)
+        choices = {"dtype": Dtype, "quant": Quant, "adapter_dtype": AdapterDtype, "optimizer": Optimizer, "attention": Attention}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            _require(value in get_args(allowed), name, self, f"one of {', '.join(get_args(allowed))}", value)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the batch."""
+        return self.batch * self.seq
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

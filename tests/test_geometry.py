@@ -7,6 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
@@ -22,8 +24,11 @@ from transformers import (
 
 from lora_lab.benches.digits import base_config
 from lora_lab.errors import SpecError
-from lora_lab.geometry import Geometry, Matrix, label_of, layer_of, read_geometry, resolve_targets, role_of
+from lora_lab.geometry import Geometry, Matrix, resolve_targets
+from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach
+from lora_lab.methods.support import TINY, tiny_model
+from lora_lab.roles import label_of, layer_of, role_of
 from lora_lab.specs import LoraSpec
 
 _BERT = {
@@ -82,7 +87,7 @@ def attached(model: nn.Module) -> set[str]:
             "llama",  # two key-value heads of width 4 for four query heads
             [("q", 16, 16), ("k", 8, 16), ("v", 8, 16), ("o", 16, 16), ("gate", 24, 16), ("up", 24, 16), ("down", 16, 24)],
         ),
-        ("gpt2", [("other", 48, 16), ("other", 16, 16), ("other", 64, 16), ("other", 16, 64)]),  # Conv1D, fused q, k, v
+        ("gpt2", [("qkv", 48, 16), ("o", 16, 16), ("up", 64, 16), ("down", 16, 64)]),  # Conv1D, fused q, k, v
     ],
 )
 def test_a_block_has_these_roles_and_shapes(family: str, block: list[tuple[str, int, int]]) -> None:
@@ -123,8 +128,9 @@ def test_the_meta_device_gives_the_geometry_of_the_live_model(family: str) -> No
     assert all(m.d_out * m.d_in == weights[f"{m.name}.weight"].numel() for m in geometry.matrices)
 
 
-@pytest.mark.parametrize("family", ["vit", "bert", "roberta", "distilbert", "llama"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("targets", [("q",), ("q", "v"), ("k",), ("o",), ("up",), ("down",), ("o", "up", "down"), ("all-linear",)])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 def test_peft_attaches_to_exactly_the_matrices_that_the_targets_name(family: str, targets: tuple[str, ...]) -> None:
     model = tiny(family)
     geometry = read_geometry(model)
@@ -141,6 +147,13 @@ def test_all_linear_is_every_linear_map_but_the_head(family: str) -> None:
     assert {m.name for m in read_geometry(model).targeted(["all-linear"])} == inside | pooler
 
 
+@pytest.mark.parametrize("role", ["q", "k", "v"])
+def test_a_role_within_a_fused_matrix_names_that_matrix(role: str) -> None:
+    geometry = geometry_of("gpt2")
+    assert [m.name for m in geometry.targeted([role])] == [f"transformer.h.{layer}.attn.c_attn" for layer in (0, 1)]
+    assert geometry.fused_targets([role, "o"]) == {role: "c_attn"}
+
+
 @pytest.mark.parametrize("family", ["vit", "bert", "distilbert", "llama"])
 @pytest.mark.parametrize("role", ["q", "k", "v", "o", "up", "down"])
 def test_a_role_names_one_matrix_a_layer(family: str, role: str) -> None:
@@ -152,7 +165,7 @@ def test_a_role_names_one_matrix_a_layer(family: str, role: str) -> None:
 
 @pytest.mark.parametrize("targets", [("c_attn",), ("attn.c_proj",), ("c_proj",), ("all-linear",)])
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
-def test_targets_of_gpt2_are_named_by_ending(targets: tuple[str, ...]) -> None:
+def test_targets_of_gpt2_may_be_named_by_ending(targets: tuple[str, ...]) -> None:
     model = tiny("gpt2")
     geometry = read_geometry(model)
     spec = LoraSpec(r=2, target_modules=resolve_targets(geometry, targets, r=2))
@@ -160,7 +173,7 @@ def test_targets_of_gpt2_are_named_by_ending(targets: tuple[str, ...]) -> None:
     assert attached(attach(model, spec, seed=0)) == {m.name for m in geometry.matrices if m.name.endswith(ends)}
 
 
-@pytest.mark.parametrize("family", ["vit", "bert", "llama"])
+@pytest.mark.parametrize("family", ["vit", "bert", "llama", "gpt2"])
 @pytest.mark.parametrize("targets", [("q", "v"), ("o",), ("down",), ("o", "down"), ("all-linear",)])
 def test_resolved_targets_resolve_to_themselves(family: str, targets: tuple[str, ...]) -> None:
     geometry = geometry_of(family)
@@ -185,7 +198,7 @@ def test_one_layer_is_targeted_by_its_full_name_alone() -> None:
 
 @pytest.mark.parametrize(
     ("family", "target"),
-    [("vit", "gate"), ("vit", "rotor"), ("llama", "pooler"), ("gpt2", "q"), ("llama", "proj")],
+    [("vit", "gate"), ("vit", "rotor"), ("llama", "pooler"), ("gpt2", "gate"), ("llama", "proj")],
 )
 def test_a_target_that_names_nothing_is_refused_with_what_there_is(family: str, target: str) -> None:
     geometry = geometry_of(family)
@@ -217,13 +230,110 @@ def test_all_linear_takes_any_r() -> None:
         ("distilbert.transformer.layer.4.attention.out_lin", "o", 4, "layer 4 · o"),
         ("bert.encoder.layer.0.output.dense", "down", 0, "layer 0 · down"),
         ("bert.pooler.dense", "pooler", None, "pooler"),
-        ("transformer.h.0.attn.c_attn", "other", 0, "layer 0 · c_attn"),
+        ("transformer.h.0.attn.c_attn", "qkv", 0, "layer 0 · qkv"),
         ("model.layers.2.self_attn.my_q_proj", "other", 2, "layer 2 · my_q_proj"),
         ("score", "head", None, "head"),
     ],
 )
 def test_a_name_tells_role_layer_and_label(name: str, role: str, layer: int | None, label: str) -> None:
     assert (role_of(name), layer_of(name), label_of(name)) == (role, layer, label)
+
+
+BLOCKS = {
+    "bert": "q k v o up down",
+    "roberta": "q k v o up down",
+    "deberta-v2": "q k v o up down",
+    "distilbert": "q k v o up down",
+    "gpt2": "qkv o up down",
+    "gpt_bigcode": "qkv o up down",
+    "gpt_neox": "qkv o up down",
+    "falcon": "qkv o up down",
+    "bloom": "qkv o up down",
+    "mpt": "qkv o up down",
+    "opt": "k v q o up down",
+    "llama": "q k v o gate up down",
+    "mistral": "q k v o gate up down",
+    "mixtral": "q k v o gate_up down",
+    "qwen2": "q k v o gate up down",
+    "qwen3": "q k v o gate up down",
+    "qwen3_moe": "q k v o gate_up down",
+    "gpt_oss": "q k v o gate_up down",
+    "gemma": "q k v o gate up down",
+    "gemma2": "q k v o gate up down",
+    "gemma3_text": "q k v o gate up down",
+    "phi": "q k v o up down",
+    "phi3": "o qkv gate_up down",
+    "t5": "q k v o up down",
+    "vit": "q k v o up down",
+}
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_matrix_of_every_family_has_a_role(family: str) -> None:
+    geometry = read_geometry(tiny_model(family))
+    first = [m.role for m in geometry.matrices if m.name.startswith(f"{geometry.blocks[0].stack}.")]
+    assert sorted(first) == sorted(BLOCKS[family].split())
+    assert {m.role for m in geometry.matrices if m.layer is None} <= {"head", "pooler"}
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_parameter_of_every_family_is_counted_once(family: str) -> None:
+    model = tiny_model(family)
+    geometry = read_geometry(model)
+    assert geometry.total_params == model.num_parameters()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tied_head_is_the_embeddings_and_counts_no_second_time(tied: bool) -> None:
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**_LLAMA.to_diff_dict() | {"tie_word_embeddings": tied}))
+    geometry = read_geometry(model)
+    head = geometry.matrices[-1]
+    assert (head.name, head.tied, head.params) == ("lm_head", tied, 0 if tied else 40 * 16)
+    assert geometry.total_params == model.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("family", "gate_up", "down"),
+    [("mixtral", (80, 24), (24, 40)), ("qwen3_moe", (24, 24), (24, 12)), ("gpt_oss", (80, 24), (24, 40))],
+)
+def test_experts_of_a_layer_are_one_matrix_of_one_shape(family: str, gate_up: tuple[int, int], down: tuple[int, int]) -> None:
+    experts = [m for m in read_geometry(tiny_model(family)).block() if m.kind == "experts"]
+    assert [(m.role, (m.d_out, m.d_in), m.experts) for m in experts] == [("gate_up", gate_up, 4), ("down", down, 4)]
+    assert experts[0].params == 4 * gate_up[0] * gate_up[1]
+
+
+def test_gate_and_up_of_experts_name_what_holds_both_and_all_linear_none_of_them() -> None:
+    geometry = read_geometry(tiny_model("mixtral"))
+    assert geometry.targeted(["gate"]) == geometry.targeted(["up"]) == geometry.targeted(["gate_up"])
+    assert all(m.kind == "linear" for m in geometry.targeted(["all-linear"]))
+
+
+def test_targets_may_be_kept_to_some_layers() -> None:
+    geometry = geometry_of("llama")
+    assert [m.name for m in geometry.targeted(["q"], (1,))] == ["model.layers.1.self_attn.q_proj"]
+    with pytest.raises(SpecError, match=r"layers_to_transform parameter of MethodSpec must be in 0\.\.1 and hold a target"):
+        geometry.targeted(["q"], (2,))
+
+
+def test_the_top_layers_are_the_last_or_those_named() -> None:
+    geometry = read_geometry(tiny_model("t5"))
+    assert geometry.top_layers(1) == ("decoder.block.1",)
+    assert geometry.top_layers(3) == ("encoder.block.1", "decoder.block.0", "decoder.block.1")
+    assert geometry.top_layers(1, (0,)) == ("encoder.block.0", "decoder.block.0")
+    with pytest.raises(SpecError, match="layers_to_transform"):
+        geometry.top_layers(1, (5,))
+
+
+def test_an_encoder_with_a_decoder_is_told_from_either_alone() -> None:
+    assert [family for family in TINY if read_geometry(tiny_model(family)).is_encoder_decoder] == ["t5"]
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_the_width_of_a_token_is_that_of_its_embedding(width: int) -> None:
+    with torch.device("meta"):
+        model = AlbertModel(AlbertConfig(**{**_BERT, "embedding_size": width}))
+    assert read_geometry(model).token_width == width
 
 
 def test_a_model_without_layers_has_no_block() -> None:

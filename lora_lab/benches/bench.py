@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from lora_lab.assets import Notify, sha256_of
 from lora_lab.errors import DataError
-from lora_lab.geometry import Geometry, read_geometry
+from lora_lab.geometry import Geometry
+from lora_lab.live_geometry import read_geometry
 from lora_lab.specs import DataSpec
 
 

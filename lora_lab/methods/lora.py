@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from lora_lab.geometry import read_geometry
+from lora_lab.live_geometry import read_geometry
 from lora_lab.methods.peft_config import to_peft
 from lora_lab.specs import ALL_LINEAR, LoraSpec
 

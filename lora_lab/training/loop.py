@@ -15,7 +15,7 @@ from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
-from lora_lab.geometry import read_geometry
+from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach, trainable_params
 from lora_lab.specs import RunSpec
 from lora_lab.training.devices import (

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from lora_lab.geometry import ROLES, Geometry, Matrix
+from lora_lab.geometry import Geometry, Matrix
 from lora_lab.plots import PALETTE, row_label
+from lora_lab.roles import ROLES, stack_of
 from lora_lab.sweeps.jobs import Job
 from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.units import percent, seconds
@@ -69,9 +70,9 @@ def norm_map(norms: dict[str, float], geometry: Sequence[Matrix], *, picked: str
     adapted = [m for m in geometry if m.name in norms]
     roles = [*ROLES, *(_short(m) for m in adapted)]
     columns = sorted({_short(m) for m in adapted}, key=roles.index)
-    rows = list(dict.fromkeys(_stack(m) for m in adapted))
+    rows = list(dict.fromkeys(stack_of(m.name) for m in adapted))
     most = max(norms.values(), default=0) or 1
-    at = {(_stack(m), _short(m)): m.name for m in adapted}
+    at = {(stack_of(m.name), _short(m)): m.name for m in adapted}
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = ""
     for row in rows:
@@ -82,14 +83,7 @@ def norm_map(norms: dict[str, float], geometry: Sequence[Matrix], *, picked: str
 
 def _short(m: Matrix) -> str:
     """A matrix within its layer: its role, or its path where the role is not known."""
-    return m.role if m.role != "other" else m.name.removeprefix(_stack(m) + ".")
-
-
-def _stack(m: Matrix) -> str:
-    """The path down to the layer: encoder and decoder have a layer 0 each."""
-    parts = m.name.split(".")
-    depth = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return "" if depth is None else ".".join(parts[: depth + 1])
+    return m.role if m.role != "other" else m.name.removeprefix(stack_of(m.name) + ".")
 
 
 def _row_title(row: str, rows: list[str]) -> str:

@@ -10,8 +10,9 @@ from lora_lab.adapters import Adapter
 from lora_lab.analysis.records import Overlap, Spectrum
 from lora_lab.analysis.spectra import spectrum as spectra_of
 from lora_lab.analysis.subspaces import overlap_of
-from lora_lab.geometry import Matrix, label_of, layer_of, role_of
+from lora_lab.geometry import Matrix
 from lora_lab.plots import energy, labels_of, overlap, overlap_caption, spectrum, spectrum_caption, spectrum_lines
+from lora_lab.roles import label_of, layer_of, role_of
 from lora_lab.sweeps import Run
 from lora_lab.ui import html
 from lora_lab.ui.device import device_name

@@ -10,8 +10,9 @@ import gradio as gr
 from lora_lab.benches import BENCH_NAMES, Bench, find_bench
 from lora_lab.budget import head_params, lora_params
 from lora_lab.errors import LabError, SpecError
-from lora_lab.geometry import Geometry, label_of
+from lora_lab.geometry import Geometry
 from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_curves, row_label, spectrum, spectrum_lines
+from lora_lab.roles import label_of
 from lora_lab.specs import RunSpec, SweepSpec, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public

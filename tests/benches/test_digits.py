@@ -13,7 +13,7 @@ from transformers import ViTForImageClassification
 from lora_lab.benches import digits_base as recipe
 from lora_lab.benches import find_bench
 from lora_lab.benches.digits import VARIANTS, inverted, noised, split, turned, upright
-from lora_lab.geometry import read_geometry
+from lora_lab.live_geometry import read_geometry
 from lora_lab.training import evaluate
 
 ONE_DIGIT = 1 / 497  # of accuracy: a processor that rounds differently may turn a digit on the edge

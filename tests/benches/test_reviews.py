@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from lora_lab.assets import MINILM, MOVIE_REVIEWS, fetch
 from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.benches.reviews import labelled
-from lora_lab.geometry import Geometry, read_geometry
+from lora_lab.geometry import Geometry
+from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach
 from lora_lab.specs import LoraSpec
 from lora_lab.training import evaluate

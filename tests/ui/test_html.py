@@ -3,7 +3,8 @@
 import re
 
 from lora_lab import find_bench
-from lora_lab.geometry import Matrix, role_of
+from lora_lab.geometry import Matrix
+from lora_lab.roles import role_of
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.ui import html

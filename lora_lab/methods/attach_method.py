@@ -1,0 +1,156 @@
+"""Any method on a model, on whatever device it lies: PEFT's through PEFT, the others by hand."""
+
+import warnings
+from collections.abc import Iterable
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+
+from lora_lab.errors import SpecError
+from lora_lab.geometry import Geometry
+from lora_lab.live_geometry import read_geometry
+from lora_lab.methods.bottleneck import add_bottlenecks
+from lora_lab.methods.method_config import PEFT_METHODS, method_config
+from lora_lab.methods.refusals import refuse_unfit
+from lora_lab.roles import Role, layer_of, stack_of
+from lora_lab.specs import METHODS, MethodSpec
+
+# What PEFT raises where a base or a config does not suit it.
+PEFT_ERRORS = (AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_PLACES: dict[str, tuple[Role, ...]] = {"adapter": ("o", "down"), "adapter_pfeiffer": ("down",)}
+
+
+def attach_method(
+    model: nn.Module,
+    spec: MethodSpec,
+    *,
+    adapter_dtype: torch.dtype | None = None,
+    head_modules: Iterable[str] = (),
+    task_type: str | None = None,
+) -> nn.Module:
+    """The model with the method on it; what the method and the head train, and nothing else, requires gradients.
+
+    `model` is changed in place: give a fresh one. QLoRA and LoRA+ attach as LoRA does, the one's base being quantized
+    before and the other's learning rates being the optimizer's.
+
+    Args:
+        model: a base on any device, `meta` included.
+        spec: the method.
+        adapter_dtype: of the parameters that the method adds; float32 where it is left out, as PEFT does.
+        head_modules: modules trained in full beside the method.
+        task_type: PEFT's name of the task; told by the model where it is left out and the method needs one.
+
+    Raises:
+        SpecError: the base cannot take the method.
+    """
+    geometry, heads = read_geometry(model), tuple(head_modules)
+    refuse_unfit(model, geometry, spec)
+    if spec.method in PEFT_METHODS:
+        peft_model: nn.Module = _attach_with_peft(model, geometry, spec, adapter_dtype, heads, task_type)
+        return peft_model
+    if spec.method in _PLACES:
+        roles, dtype = _PLACES[spec.method], adapter_dtype or torch.float32
+        add_bottlenecks(model, geometry, roles, r=spec.r, layers=spec.layers_to_transform, dtype=dtype)
+    else:
+        trained = _trained_in_place(model, geometry, spec)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+    for head in heads:
+        model.get_submodule(head).requires_grad_(True)
+    return model
+
+
+def _trained_in_place(model: nn.Module, geometry: Geometry, spec: MethodSpec) -> set[str]:
+    """The base's own parameters that full fine-tuning, `partial` or `bitfit` trains, a task head left out."""
+    names = {name for name, _ in model.named_parameters() if not _lies_in(name, geometry.task_heads())}
+    if spec.method == "full":
+        return names
+    if spec.method == "partial":
+        stacks = geometry.top_layers(spec.r, spec.layers_to_transform)
+        return {name for name in names if stack_of(name) in stacks}
+    layers = spec.layers_to_transform
+    return {name for name in names if "bias" in name.rsplit(".", 1)[-1] and (layers is None or layer_of(name) in layers)}
+
+
+def _lies_in(name: str, modules: Iterable[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def _attach_with_peft(
+    model: nn.Module,
+    geometry: Geometry,
+    spec: MethodSpec,
+    adapter_dtype: torch.dtype | None,
+    heads: tuple[str, ...],
+    task_type: str | None,
+) -> PeftModel:
+    own = {id(parameter) for parameter in model.parameters()}
+    needs_task = spec.method in ("prefix", "preembed")
+    task = task_type or (_task_of(model, geometry) if needs_task else None)
+    peft_model = attach_peft(model, method_config(geometry, spec, task_type=task, head_modules=heads))
+    _refuse_other_targets(peft_model, geometry, spec)
+    _freeze_unasked(peft_model, own, task_heads=geometry.task_heads(), heads=heads)
+    if adapter_dtype is not None:
+        _cast_added(peft_model, adapter_dtype, own)
+    return peft_model
+
+
+def attach_peft(model: nn.Module, config: PeftConfig) -> PeftModel:
+    """The model with what a PEFT config says on it; PEFT's own reason where it cannot, as one sentence.
+
+    Raises:
+        SpecError: PEFT refuses.
+    """
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            warnings.filterwarnings("ignore", message="Unsupported layer type")  # LN tuning asks a norm for its in_features
+            # it looks for patterns of rank among modules alone, where experts are parameters
+            warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys did not match")
+            peft_model: PeftModel = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    except PEFT_ERRORS as err:
+        reason = str(err).strip().split("\n", 1)[0].rstrip(".")
+        if on_meta and "meta" in reason:
+            reason = "it reads the weights of the base, and on the meta device there are none"
+        raise SpecError(f"PEFT attaches no {config.peft_type.value} to {type(model).__name__}: {reason}.") from err
+    for name, parameter in peft_model.named_parameters():
+        if ".ranknum." in name:  # AdaLoRA's count of its ranks, which PEFT forgets to freeze on the meta device
+            parameter.requires_grad_(False)
+    return peft_model
+
+
+def _task_of(model: nn.Module, geometry: Geometry) -> str:
+    if geometry.is_encoder_decoder:
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else "FEATURE_EXTRACTION"
+
+
+def _refuse_other_targets(peft_model: PeftModel, geometry: Geometry, spec: MethodSpec) -> None:
+    """PEFT renames targets of a mixture of experts from before transformers 5, and may then adapt others than were named."""
+    tuner = peft_model.base_model
+    if not (METHODS[spec.method].has_targets and isinstance(tuner, BaseTuner)):
+        return
+    wanted = {m.name for m in geometry.targeted(spec.targets, spec.layers_to_transform)}
+    strays = wanted ^ {*tuner.targeted_module_names, *tuner.targeted_parameter_names}
+    if strays:
+        raise SpecError(f"PEFT adapts other modules of {type(peft_model.get_base_model()).__name__} than named: {min(strays)}.")
+
+
+def _freeze_unasked(peft_model: PeftModel, own: set[int], *, task_heads: tuple[str, ...], heads: tuple[str, ...]) -> None:
+    """PEFT trains a task head by its task_type, asked or not, and with bias="all" the biases of a head's frozen original."""
+    for name, parameter in peft_model.get_base_model().named_parameters():
+        is_original = id(parameter) in own and _lies_in(name, task_heads)
+        is_unasked_copy = ".modules_to_save." in name and not _lies_in(name, heads)
+        if is_original or is_unasked_copy:
+            parameter.requires_grad_(False)
+
+
+def _cast_added(model: nn.Module, dtype: torch.dtype, own: set[int]) -> None:
+    """What the method adds, in another precision; copies of the base's own modules stay as the base is."""
+    for name, parameter in model.named_parameters():
+        is_copy = "modules_to_save" in name or "ln_tuning_layers" in name
+        if parameter.requires_grad and id(parameter) not in own and not is_copy:
+            parameter.data = parameter.data.to(dtype)
