@@ -10,17 +10,21 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Adapter": "lora_lab.adapters",
+    "Budget": "lora_lab.budget",
     "DataSpec": "lora_lab.specs",
     "LabError": "lora_lab.errors",
     "LoraSpec": "lora_lab.specs",
     "LowRank": "lora_lab.lowrank",
+    "MethodSpec": "lora_lab.specs",
     "Run": "lora_lab.sweeps",
     "RunSpec": "lora_lab.specs",
     "RunStore": "lora_lab.sweeps",
+    "StepSpec": "lora_lab.specs",
     "Sweep": "lora_lab.sweeps",
     "SweepSpec": "lora_lab.specs",
     "evaluate": "lora_lab.training",
     "find_bench": "lora_lab.benches",
+    "find_model": "lora_lab.budget",
     "head_params": "lora_lab.budget",
     "load_adapter": "lora_lab.adapters",
     "lora_params": "lora_lab.budget",
@@ -33,7 +37,7 @@ _HOME = {
     "train": "lora_lab.sweeps",
     "train_events": "lora_lab.training",
 }
-_MODULES = ("plots",)
+_MODULES = ("budget", "plots")
 __all__ = sorted([*_HOME, *_MODULES])
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import LabError, SpecError
 from lora_lab.events import DoneEvent, EvalEvent, Event
-from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec, resolve_alpha
-from lora_lab.units import count, percent, seconds
+from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, SweepSpec, resolve_alpha
+from lora_lab.units import count, gigabytes, percent, seconds
 
 if TYPE_CHECKING:
     from lora_lab.sweeps import Run
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lora-lab", description="Train LoRA adapters and look inside them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _budget_flags(_command(commands, "budget", _budget, "what a configuration costs in parameters and memory"))
     train = _command(commands, "train", _train, "train one adapter")
     _bench_flags(train)
     train.add_argument("--method", default="lora", help="lora or rslora")
@@ -86,6 +87,89 @@ def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dropout", default="0", help="lora_dropout")
     command.add_argument("--device", help="cuda, mps or cpu; the best there is by default")
     command.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+
+
+def _budget_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, help="a name of the catalogue, a config.json, a folder or a Hub id")
+    command.add_argument("--method", default="lora", help=", ".join(METHODS))
+    command.add_argument("--r", default="8", help="rank, bottleneck width, virtual tokens or top layers")
+    command.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
+    command.add_argument("--targets", default="", help="module names or roles, or all-linear; the method's own by default")
+    command.add_argument("--layers", help="layers to adapt, such as 0-5,8")
+    command.add_argument("--bias", default="none", help="biases trained beside: none, all or lora_only")
+    command.add_argument("--batch", default="1", help="sequences a step")
+    command.add_argument("--seq", default="512", help="tokens a sequence")
+    command.add_argument("--dtype", default="bf16", help="bf16, fp16 or fp32")
+    command.add_argument("--quant", help="none, int8, nf4 or nf4-dq")
+    command.add_argument("--adapter-dtype", default="fp32", help="fp32 or bf16")
+    command.add_argument("--optimizer", default="adamw", help="adamw, adamw8bit, paged-adamw8bit, adafactor or sgd")
+    command.add_argument("--dropout", default="0", help="lora_dropout")
+    command.add_argument("--attention", default="sdpa", help="sdpa, flash or eager")
+    for flag, text in (
+        ("checkpointing", "recompute each layer in the backward pass"),
+        ("fused-loss", "a loss that never holds the logits"),
+        ("kbit-prepare", "as PEFT's prepare_model_for_kbit_training"),
+        ("trace", "run two steps on the meta device instead of the formula"),
+    ):
+        command.add_argument(f"--{flag}", action="store_true", help=text)
+    command.add_argument("--peft-config", help="any adapter_config.json: attached and traced")
+    command.add_argument("--fits-in", help="a card, or a size such as 24GB: also the largest rank that fits")
+
+
+def _budget(arguments: argparse.Namespace) -> int:
+    from lora_lab.budget import budget, budget_of_config, cheapest_change, find_card, max_r
+    from lora_lab.budget.sentences import budget_sentence, counter_sentence, remedy_sentence
+
+    card = find_card(arguments.fits_in) if arguments.fits_in else None
+    step = _step(arguments)
+    if arguments.peft_config:
+        made = budget_of_config(arguments.model, arguments.peft_config, **step)
+    else:
+        made = budget(arguments.model, _method_spec(arguments), trace=arguments.trace, **step)
+    largest = max_r(made, card) if card and not made.attached else None
+    if arguments.json:
+        _print_json({**made.to_json(), **({"max_r": largest, "fits_in": made.fits(card)} if card else {})})
+        return 0
+    print(budget_sentence(made), counter_sentence(made), sep="\n")
+    for part, n_bytes in made.ledger.to_json().items():
+        print(f"{part:12} {gigabytes(n_bytes):>10}")
+    for note in made.notes:
+        print(note)
+    print("fits: " + (", ".join(name for name, fits in made.fitting.items() if fits) or "no card of the catalogue"))
+    if card:
+        print(remedy_sentence(cheapest_change(made, card), card, largest))
+    return 0
+
+
+def _method_spec(arguments: argparse.Namespace) -> MethodSpec:
+    r = _number("r", arguments.r, int)
+    return MethodSpec(
+        method=arguments.method,
+        r=r,
+        lora_alpha=resolve_alpha(arguments.alpha, r),
+        lora_dropout=_number("dropout", arguments.dropout, float),
+        target_modules=_names(arguments.targets),
+        layers_to_transform=_layers(arguments.layers),
+        bias=arguments.bias,
+    )
+
+
+def _step(arguments: argparse.Namespace) -> dict[str, Any]:
+    plain = ("dtype", "adapter_dtype", "optimizer", "attention", "checkpointing", "fused_loss", "kbit_prepare")
+    step = {name: getattr(arguments, name) for name in plain}
+    step |= {name: _number(name, getattr(arguments, name), int) for name in ("batch", "seq")}
+    return step | ({"quant": arguments.quant} if arguments.quant else {})
+
+
+def _layers(text: str | None) -> tuple[int, ...] | None:
+    """`0-2,5` as layers 0, 1, 2 and 5."""
+    if text is None:
+        return None
+    layers: list[int] = []
+    for span in _names(text):
+        first, _, last = span.partition("-")
+        layers += range(_number("layers", first, int), _number("layers", last or first, int) + 1)
+    return tuple(layers)
 
 
 def _train(arguments: argparse.Namespace) -> int:

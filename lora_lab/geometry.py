@@ -1,9 +1,9 @@
 """The matrices of a model: their names, roles and shapes; and what targets name among them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.roles import FUSED, ROLES, Role, head_module, is_task_head, layer_of, role_of, stack_of
@@ -12,6 +12,7 @@ from lora_lab.specs import ALL_LINEAR, unique
 if TYPE_CHECKING:
     pass
 
+T = TypeVar("T")
 Kind = Literal["linear", "conv1d", "experts"]
 
 
@@ -212,6 +213,7 @@ class Geometry:
         """The outermost modules that make up the task head: `classifier`, `score`, or several."""
         return unique(head_module(m.name) for m in self.matrices if m.role == "head")
 
+    @cached_property
     def task_heads(self) -> tuple[str, ...]:
         """`head_modules` without a language model's output: what fine-tuning trains in full beside an adapter."""
         return unique(head_module(m.name) for m in self.matrices if is_task_head(m.name))
@@ -235,10 +237,11 @@ class Geometry:
             SpecError: a target names no matrix, or no layer is left.
         """
         key = tuple(targets)
-        if key not in self._targeted:
-            self._targeted[key] = self._find(key)
-        kept = tuple(m for m in self._targeted[key] if layers is None or m.layer in layers)
-        if layers is not None and not kept:
+        found = self.once(("targeted", key), lambda: self._find(key))
+        if layers is None:
+            return found
+        kept = tuple(m for m in found if m.layer in layers)
+        if not kept:
             raise self._no_such_layer(layers)
         return kept
 
@@ -266,8 +269,15 @@ class Geometry:
         allowed = f"in 0..{max(self.layers, default=0)} and hold a target"
         return SpecError(out_of_range("layers_to_transform", "MethodSpec", allowed, layers))
 
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, kept with this geometry: a thousand configurations of one model share what depends on it alone."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
     @cached_property
-    def _targeted(self) -> dict[tuple[str, ...], tuple[Matrix, ...]]:
+    def _kept(self) -> dict[object, Any]:
         return {}
 
     def _find(self, targets: tuple[str, ...]) -> tuple[Matrix, ...]:

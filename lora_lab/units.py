@@ -44,3 +44,12 @@ def file_size(size_bytes: int) -> str:
         if size_bytes >= _ROUNDS_UP * limit:
             return f"{size_bytes / limit:.3g}{suffix}"
     return f"{size_bytes} B"
+
+
+def gigabytes(size_bytes: int) -> str:
+    """Memory in GB of 10^9 bytes, one decimal; smaller sizes in MB.
+
+    >>> gigabytes(22_293_000_000), gigabytes(36_715_216)
+    ('22.3 GB', '37 MB')
+    """
+    return f"{size_bytes / 10**9:.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 10**6:.0f} MB"

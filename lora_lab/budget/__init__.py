@@ -1,6 +1,52 @@
-"""What a configuration costs, from shapes alone: no model is loaded, nothing is trained."""
+"""What a configuration costs, from shapes alone: no model is loaded, nothing is trained.
 
+The package is also the function of its name: `lora_lab.budget("llama-3.2-3b", LoraSpec(r=32))`.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from lora_lab.budget.budget import Budget, budget, budget_of_config
+from lora_lab.budget.cards import Card, cards, find_card
 from lora_lab.budget.counts import Term, count_terms, head_params, lora_params, method_params
+from lora_lab.budget.ledger import PARTS, Ledger
 from lora_lab.budget.models import Model, find_model, model_names
+from lora_lab.budget.solver import Remedy, cheapest_change, grid, max_batch, max_r, max_seq, ranks_for_params, versus
 
-__all__ = ["Model", "Term", "count_terms", "find_model", "head_params", "lora_params", "method_params", "model_names"]
+__all__ = [
+    "PARTS",
+    "Budget",
+    "Card",
+    "Ledger",
+    "Model",
+    "Remedy",
+    "Term",
+    "budget",
+    "budget_of_config",
+    "cards",
+    "cheapest_change",
+    "count_terms",
+    "find_card",
+    "find_model",
+    "grid",
+    "head_params",
+    "lora_params",
+    "max_batch",
+    "max_r",
+    "max_seq",
+    "method_params",
+    "model_names",
+    "ranks_for_params",
+    "versus",
+]
+
+
+class _Callable(ModuleType):
+    """`ll.budget(...)` is the public function, and importing a module of this package must not take it away."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Budget:
+        return budget(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

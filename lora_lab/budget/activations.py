@@ -305,17 +305,22 @@ def spans(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> list[Span]:
     architecture = geometry.architecture
     if architecture is None or not architecture.hidden:
         raise SpecError("A model whose memory is reckoned must have a config with a hidden_size. Got none.")
+    trains = (spec.method == "full", spec.method == "partial" and spec.r)
+    key = ("alike", spec.targets, spec.layers_to_transform, spec.rank_pattern, trains)
+    alike = geometry.once(key, lambda: _alike(geometry, spec))
+    return [Span(Layer(block, architecture, adapted, spec, step, trained), places) for block, adapted, trained, places in alike]
+
+
+def _alike(geometry: Geometry, spec: MethodSpec) -> list[tuple[Block, tuple[Matrix, ...], bool, tuple[int, ...]]]:
     trained = _trained_stacks(geometry, spec)
     chosen = frozenset(m.name for m in targeted(geometry, spec))
-    alike: dict[object, tuple[Block, tuple[Matrix, ...], list[int]]] = {}
+    found: dict[object, tuple[Block, tuple[Matrix, ...], bool, list[int]]] = {}
     for place, block in enumerate(geometry.blocks):
         adapted = tuple(m for m in block.matrices if m.name in chosen)
-        ranks = tuple((m.role, rank_of(spec, m.name)) for m in adapted)
-        alike.setdefault((block.shape, ranks, block.stack in trained), (block, adapted, []))[2].append(place)
-    return [
-        Span(Layer(block, architecture, adapted, spec, step, block.stack in trained), tuple(places))
-        for block, adapted, places in alike.values()
-    ]
+        ranks = tuple((m.role, rank_of(spec, m.name)) for m in adapted) if spec.rank_pattern else len(adapted)
+        kind = (block.shape, tuple(m.role for m in adapted), ranks, block.stack in trained)
+        found.setdefault(kind, (block, adapted, block.stack in trained, []))[3].append(place)
+    return [(block, adapted, is_trained, tuple(places)) for block, adapted, is_trained, places in found.values()]
 
 
 def _trained_stacks(geometry: Geometry, spec: MethodSpec) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from lora_lab.errors import SpecError, out_of_range
@@ -53,6 +53,8 @@ def lora_params(geometry: Geometry, targets: Iterable[str], *, r: int) -> int:
 def head_params(geometry: Geometry, head_modules: Iterable[str]) -> int:
     """Parameters of a task head that is trained in full, its bias included."""
     heads = tuple(head_modules)
+    if not heads:
+        return 0
     within = tuple(f"{head}." for head in heads)
     return sum(m.weight_params + m.bias_params for m in geometry.matrices if m.name in heads or m.name.startswith(within))
 
@@ -70,28 +72,47 @@ def targeted(geometry: Geometry, spec: MethodSpec) -> tuple[Matrix, ...]:
 
 def rank_of(spec: MethodSpec, name: str) -> int:
     """The rank of one module: `rank_pattern` where it matches as PEFT matches, else r."""
-    return next((r for pattern, r in spec.rank_pattern if re.match(rf"(.*\.)?({pattern})$", name)), spec.r)
+    return _own_rank(spec, name) or spec.r
+
+
+def _own_rank(spec: MethodSpec, name: str) -> int | None:
+    return next((r for pattern, r in spec.rank_pattern if re.match(rf"(.*\.)?({pattern})$", name)), None)
+
+
+def _shapes(geometry: Geometry, spec: MethodSpec) -> Iterator[tuple[Matrix, int, int]]:
+    """The adapted matrices by shape: (one of them, its rank, how many there are)."""
+
+    def count() -> list[tuple[Matrix, int | None, int]]:
+        alike: dict[object, tuple[Matrix, int | None, list[None]]] = {}
+        for m in targeted(geometry, spec):
+            own = _own_rank(spec, m.name)
+            alike.setdefault((m.role, m.d_out, m.d_in, m.experts, m.bias, own), (m, own, []))[2].append(None)
+        return [(m, own, len(found)) for m, own, found in alike.values()]
+
+    counted = geometry.once(("shapes", spec.targets, spec.layers_to_transform, spec.rank_pattern), count)
+    return ((m, own or spec.r, n) for m, own, n in counted)
 
 
 def _lora(geometry: Geometry, spec: MethodSpec) -> list[Term]:
     """r (d_in + d_out) a matrix; a 3-D stack of experts has factors for each expert."""
-    shapes = Counter((m.role, rank_of(spec, m.name), m.d_out, m.d_in, m.experts) for m in targeted(geometry, spec))
     return [
-        Term(f"B and A of {role}", f"{_times(n, e)} · {r} · ({d_out} + {d_in})", n * e * r * (d_out + d_in))
-        for (role, r, d_out, d_in, e), n in shapes.items()
+        Term(
+            f"B and A of {m.role}", f"{_times(n, m.experts)} · {r} · ({m.d_out} + {m.d_in})", n * m.experts * r * (m.d_out + m.d_in)
+        )
+        for m, r, n in _shapes(geometry, spec)
     ]
 
 
 def _dora(geometry: Geometry, spec: MethodSpec) -> list[Term]:
-    widths = Counter((m.role, m.d_out) for m in targeted(geometry, spec))
-    magnitudes = [Term(f"magnitude of {role}", f"{n} · {d_out}", n * d_out) for (role, d_out), n in widths.items()]
+    magnitudes = [Term(f"magnitude of {m.role}", f"{n} · {m.d_out}", n * m.d_out) for m, _, n in _shapes(geometry, spec)]
     return _lora(geometry, spec) + magnitudes
 
 
 def _vera(geometry: Geometry, spec: MethodSpec) -> list[Term]:
     """Two vectors a matrix, d of length r and b of length d_out; A and B are drawn once, shared and frozen."""
-    shapes = Counter((m.role, m.d_out) for m in targeted(geometry, spec))
-    return [Term(f"vectors of {role}", f"{n} · ({spec.r} + {d_out})", n * (spec.r + d_out)) for (role, d_out), n in shapes.items()]
+    return [
+        Term(f"vectors of {m.role}", f"{n} · ({spec.r} + {m.d_out})", n * (spec.r + m.d_out)) for m, _, n in _shapes(geometry, spec)
+    ]
 
 
 def _adalora(geometry: Geometry, spec: MethodSpec) -> list[Term]:
@@ -102,8 +123,8 @@ def _adalora(geometry: Geometry, spec: MethodSpec) -> list[Term]:
 
 def _ia3(geometry: Geometry, spec: MethodSpec) -> list[Term]:
     """A vector a matrix: over its outputs, or over its inputs where it is the MLP's way down."""
-    shapes = Counter((m.role, m.d_in if m.role == "down" else m.d_out) for m in targeted(geometry, spec))
-    return [Term(f"vector of {role}", f"{n} · {width}", n * width) for (role, width), n in shapes.items()]
+    widths = [(m.role, m.d_in if m.role == "down" else m.d_out, n) for m, _, n in _shapes(geometry, spec)]
+    return [Term(f"vector of {role}", f"{n} · {width}", n * width) for role, width, n in widths]
 
 
 def _ln_tuning(geometry: Geometry, spec: MethodSpec) -> list[Term]:
@@ -116,7 +137,7 @@ def _bitfit(geometry: Geometry, spec: MethodSpec) -> list[Term]:
 
 
 def _all_biases(geometry: Geometry, spec: MethodSpec) -> list[Term]:
-    heads = geometry.task_heads()
+    heads = geometry.task_heads
     parts: tuple[Matrix | Norm | Loose, ...] = (*geometry.matrices, *geometry.norms, *geometry.loose)
     own = (p for p in parts if _kept(p.layer, spec) and p.bias_params and not p.name.startswith(heads or ("\0",)))
     sizes = Counter(p.bias_params for p in own)
@@ -181,7 +202,7 @@ def _partial(geometry: Geometry, spec: MethodSpec) -> list[Term]:
 
 
 def _full(geometry: Geometry, _: MethodSpec) -> list[Term]:
-    heads = head_params(geometry, geometry.task_heads())
+    heads = head_params(geometry, geometry.task_heads)
     return [Term("every parameter", str(geometry.total_params - heads), geometry.total_params - heads)]
 
 

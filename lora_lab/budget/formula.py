@@ -5,7 +5,6 @@ code of transformers 5 and PEFT 0.21, which the trace runs and this does not.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lora_lab.budget.activations import DTYPE_BYTES, Span, spans
 from lora_lab.budget.counts import method_params, targeted
@@ -82,9 +81,16 @@ def _frozen_projections(geometry: Geometry, spec: MethodSpec, step: StepSpec) ->
 
 def _weight_bytes(geometry: Geometry, step: StepSpec) -> int:
     plain = 4 if step.kbit_prepare else DTYPE_BYTES[step.dtype]
-    quantized = [m for m in geometry.matrices if _is_quantized(m)] if step.quant != "none" else []
-    packed = sum(_packed_bytes(m, step) for m in quantized)
-    return packed + plain * (geometry.total_params - sum(m.weight_params for m in quantized))
+    if step.quant == "none":
+        return plain * geometry.total_params
+    packed, elements = geometry.once(("packed", step.quant), lambda: _packed(geometry, step))
+    return packed + plain * (geometry.total_params - elements)
+
+
+def _packed(geometry: Geometry, step: StepSpec) -> tuple[int, int]:
+    """(bytes of the quantized matrices, their elements)."""
+    quantized = [m for m in geometry.matrices if _is_quantized(m)]
+    return sum(_packed_bytes(m, step) for m in quantized), sum(m.weight_params for m in quantized)
 
 
 def _is_quantized(m: Matrix) -> bool:
@@ -158,8 +164,7 @@ def _activations(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> tuple[
 
 def _embedding_gradients(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> int:
     """A tied embedding gets its gradient twice, from the head and from the lookup: both and their sum stand for a moment."""
-    tied = any(m.tied for m in geometry.matrices)
-    if spec.method != "full" or not tied:
+    if spec.method != "full" or not any(m.tied for m in geometry.matrices):
         return 0
     return 2 * DTYPE_BYTES[step.dtype] * max(table.params for table in geometry.tables)
 
@@ -181,7 +186,7 @@ def _outside_bytes_per_token(geometry: Geometry, spec: MethodSpec, step: StepSpe
     assert architecture is not None
     h = architecture.hidden
     s = 4 if step.kbit_prepare else DTYPE_BYTES[step.dtype]
-    last = [norm for norm in geometry.norms if norm.layer is None]
+    last = geometry.once("last norms", lambda: [norm for norm in geometry.norms if norm.layer is None])
     trained = spec.method in ("full", "ln_tuning")
     norms = sum((4 if norm.is_rms else s) + (s if norm.is_rms and trained else 0) for norm in last) * h
     return norms + (s * h if spec.method == "full" else 0) + (h if architecture.hidden_dropout else 0)
@@ -203,13 +208,11 @@ def _loss_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> tuple[i
     """(the logits, all that stands at the loss): logits, their fp32 log-softmax, and two fp32 gradients of them."""
     architecture = geometry.architecture
     assert architecture is not None
-    writes = any(m.role == "head" and m.d_out == architecture.vocab for m in geometry.matrices)
+    vocab = architecture.vocab
+    writes = geometry.once("writes", lambda: any(m.role == "head" and m.d_out == vocab for m in geometry.matrices))
     if step.fused_loss or not writes:
         return 0, 0
     s = 4 if step.kbit_prepare else DTYPE_BYTES[step.dtype]
     n = _tokens(spec, step) * architecture.vocab
     capped = s * n if architecture.soft_cap else 0
     return s * n, (s + 4 + 8) * n + capped
-
-
-formula_cached = lru_cache(maxsize=4096)(formula)

@@ -64,7 +64,7 @@ def attach_method(
 
 def _trained_in_place(model: nn.Module, geometry: Geometry, spec: MethodSpec) -> set[str]:
     """The base's own parameters that full fine-tuning, `partial` or `bitfit` trains, a task head left out."""
-    names = {name for name, _ in model.named_parameters() if not _lies_in(name, geometry.task_heads())}
+    names = {name for name, _ in model.named_parameters() if not _lies_in(name, geometry.task_heads)}
     if spec.method == "full":
         return names
     if spec.method == "partial":
@@ -91,7 +91,7 @@ def _attach_with_peft(
     task = task_type or (_task_of(model, geometry) if needs_task else None)
     peft_model = attach_peft(model, method_config(geometry, spec, task_type=task, head_modules=heads))
     _refuse_other_targets(peft_model, geometry, spec)
-    _freeze_unasked(peft_model, own, task_heads=geometry.task_heads(), heads=heads)
+    _freeze_unasked(peft_model, own, task_heads=geometry.task_heads, heads=heads)
     if adapter_dtype is not None:
         _cast_added(peft_model, adapter_dtype, own)
     return peft_model

@@ -61,7 +61,7 @@ def _on_norms(_: nn.Module, geometry: Geometry, __: MethodSpec) -> str:
 
 
 def _on_biases(_: nn.Module, geometry: Geometry, __: MethodSpec) -> str:
-    heads = geometry.task_heads() or ("\0",)
+    heads = geometry.task_heads or ("\0",)
     biases = (p for p in geometry.parts() if getattr(p, "bias_params", 0) and not p.name.startswith(heads))
     return "" if any(biases) else "BitFit trains biases, and this base has none."
 
