@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import LabError, SpecError
 from lora_lab.events import DoneEvent, EvalEvent, Event
-from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, SweepSpec, resolve_alpha
+from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, SweepSpec, parse_layers, resolve_alpha
 from lora_lab.units import count, gigabytes, percent, seconds
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _budget_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--r", default="8", help="rank, bottleneck width, virtual tokens or top layers")
     command.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
     command.add_argument("--targets", default="", help="module names or roles, or all-linear; the method's own by default")
-    command.add_argument("--layers", help="layers to adapt, such as 0-5,8")
+    command.add_argument("--layers", default="", help="layers to adapt, such as 0-5,8")
     command.add_argument("--bias", default="none", help="biases trained beside: none, all or lora_only")
     command.add_argument("--batch", default="1", help="sequences a step")
     command.add_argument("--seq", default="512", help="tokens a sequence")
@@ -149,7 +149,7 @@ def _method_spec(arguments: argparse.Namespace) -> MethodSpec:
         lora_alpha=resolve_alpha(arguments.alpha, r),
         lora_dropout=_number("dropout", arguments.dropout, float),
         target_modules=_names(arguments.targets),
-        layers_to_transform=_layers(arguments.layers),
+        layers_to_transform=parse_layers(arguments.layers),
         bias=arguments.bias,
     )
 
@@ -159,17 +159,6 @@ def _step(arguments: argparse.Namespace) -> dict[str, Any]:
     step = {name: getattr(arguments, name) for name in plain}
     step |= {name: _number(name, getattr(arguments, name), int) for name in ("batch", "seq")}
     return step | ({"quant": arguments.quant} if arguments.quant else {})
-
-
-def _layers(text: str | None) -> tuple[int, ...] | None:
-    """`0-2,5` as layers 0, 1, 2 and 5."""
-    if text is None:
-        return None
-    layers: list[int] = []
-    for span in _names(text):
-        first, _, last = span.partition("-")
-        layers += range(_number("layers", first, int), _number("layers", last or first, int) + 1)
-    return tuple(layers)
 
 
 def _train(arguments: argparse.Namespace) -> int:

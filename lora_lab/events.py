@@ -54,13 +54,19 @@ class SpectrumEvent:
 
 @dataclass(frozen=True, slots=True)
 class DoneEvent:
-    """The last event. `message` is the sentence that says why, where a run did not finish."""
+    """The last event. `message` is the sentence that says why, where a run did not finish.
+
+    Of memory, what was allocated to tensors and what was reserved on the card; `longest_tokens` is the length of the longest
+    batch of text that was trained on, padding included.
+    """
 
     status: Status
     step: int
     message: str
     wall_s: float
     peak_memory_bytes: int | None
+    peak_reserved_bytes: int | None = None  # logs of before have neither
+    longest_tokens: int | None = None
 
 
 Event = StartEvent | StepEvent | EvalEvent | SpectrumEvent | DoneEvent

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 T = TypeVar("T")
-Kind = Literal["linear", "conv1d", "experts"]
+Kind = Literal["linear", "own_linear", "conv1d", "experts"]  # own: a family's subclass of nn.Linear
 
 
 @dataclass(frozen=True, slots=True)

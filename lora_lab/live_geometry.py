@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_LINEAR_KINDS: dict[str, Kind] = {
+    "Conv1D": "conv1d",
+    **dict.fromkeys(("Linear", "Linear4bit", "Linear8bitLt", "QuantizedLinear"), "linear"),
+}
+
+
 def read_geometry(model: "nn.Module") -> Geometry:
     """The geometry of a live model, on any device, `meta` included, quantized or not."""
     matrices: list[Matrix] = []
@@ -21,7 +27,7 @@ def read_geometry(model: "nn.Module") -> Geometry:
         weight = own.get("weight")
         shape = _linear_shape(module)
         if shape is not None:
-            kind: Kind = "conv1d" if type(module).__name__ == "Conv1D" else "linear"
+            kind = _LINEAR_KINDS.get(type(module).__name__, "own_linear")
             tied = weight is not None and id(weight) in seen
             bias = "bias" in own and id(own["bias"]) not in seen  # a masked language model's head keeps its bias elsewhere too
             matrices.append(Matrix(name, role_of(name), layer_of(name), *shape, bias, kind, tied=tied))

@@ -290,6 +290,24 @@ def resolve_alpha(alpha: Number | str, r: int) -> float:
         raise SpecError(message) from None
 
 
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """Layers as people write them; nothing, or `all`, is all of them.
+
+    Raises:
+        SpecError: neither numbers nor spans of them.
+
+    >>> parse_layers("0-2,5"), parse_layers("")
+    ((0, 1, 2, 5), None)
+    """
+    if text.strip() in ("", "all"):
+        return None
+    try:
+        spans = [span.split("-") for span in text.split(",") if span.strip()]
+        return tuple(layer for span in spans for layer in range(int(span[0]), int(span[-1]) + 1))
+    except ValueError:
+        raise SpecError(out_of_range("layers_to_transform", "MethodSpec", "numbers and spans such as 0-5,8", text)) from None
+
+
 def unique(values: Iterable[Any]) -> tuple[Any, ...]:
     """The values in their order, each once."""
     return tuple(dict.fromkeys(values))

@@ -24,6 +24,16 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
+def difference(fraction: float, digits: int = 1) -> str:
+    """A relative difference as a percentage with its sign.
+
+    >>> difference(0.0089), difference(-0.0624)
+    ('+0.9 %', '-6.2 %')
+    """
+    rounded = round(100 * fraction, digits) + 0.0  # no minus before a zero
+    return f"{rounded:+.{digits}f} %"
+
+
 def seconds(duration_s: float) -> str:
     """A duration, whole seconds below two minutes and minutes above.
 

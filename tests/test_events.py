@@ -16,6 +16,7 @@ EVENTS: list[Event] = [
     SpectrumEvent(50, {"layers.0.q_proj": (3.0, 1e-17, 0.0), "layers.0.v_proj": (0.0,)}),
     DoneEvent("stopped", 17, "", 3.5, None),
     DoneEvent("diverged", 17, "The loss became inf at step 18: α too large.", 3.5, 10**12),
+    DoneEvent("finished", 200, "", 3.5, 10**9, 2 * 10**9, 128),
 ]
 events = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 
@@ -43,6 +44,11 @@ def test_reading_a_record_leaves_it_as_it_was() -> None:
     before = json.dumps(record)
     from_record(record)
     assert json.dumps(record) == before
+
+
+def test_a_log_of_before_the_reserved_counter_is_still_read() -> None:
+    old = {"event": "DoneEvent", "status": "finished", "step": 4, "message": "", "wall_s": 1.0, "peak_memory_bytes": 10**9}
+    assert from_record(old) == DoneEvent("finished", 4, "", 1.0, 10**9, None, None)
 
 
 def test_an_unknown_kind_of_event_is_refused() -> None:

@@ -30,6 +30,26 @@ def test_commands_on_a_run_work(
     assert len(json.loads(capsys.readouterr().out)["modules"]) == 8
 
 
+def test_budgets_are_reckoned(readme_commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    budgets = [words for words in readme_commands if words[0] == "budget"]
+    assert len(budgets) == 2
+    for words in budgets:
+        assert main([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["vram_bytes"]["peak"] > 10**9
+        assert main(words) == 0
+        assert "GB" in capsys.readouterr().out
+
+
+def test_catalogues_are_as_large_as_told(readme: str) -> None:
+    from lora_lab.budget import cards, model_names
+    from lora_lab.methods.support import TINY
+    from lora_lab.specs import METHODS
+
+    assert f"for {len(METHODS)} methods on {len(model_names())} models" in readme
+    assert f"{len(cards())} cards" in readme
+    assert f"{len(TINY)} families × {len(METHODS)} methods" in readme
+
+
 def test_a_base_of_your_own_works(
     readme_commands: list[list[str]], tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +75,9 @@ def test_python_snippet_runs(readme: str, repository: Path, tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    stable_rank, phi = map(float, done.stdout.split())
+    trainable, peak_bytes, stable_rank, phi = map(float, done.stdout.split())
+    assert trainable == 9_175_040
+    assert peak_bytes == pytest.approx(22.293e9, rel=0.06)  # measured by others on an L40S
     assert stable_rank == pytest.approx(1)  # the first run has r = 1
     assert 0 <= phi <= 1
 

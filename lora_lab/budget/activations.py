@@ -25,6 +25,11 @@ _OWN_ATTENTION = {"deberta-v2"}  # no fused kernel for its relative positions
 _NO_SDPA = {"gemma2"}  # its soft cap
 
 
+def is_quantized(m: Matrix) -> bool:
+    """transformers hands every nn.Linear and Conv1D but the head to bitsandbytes: no subclass (Falcon's), no 3-D experts."""
+    return m.kind in ("linear", "conv1d") and m.role != "head"
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """One thing that is kept: what it is, its arithmetic, bytes a token, and the part of the layer that it belongs to."""
@@ -88,7 +93,12 @@ class Layer:
     @property
     def keeps_inputs(self) -> bool:
         """Whether base matrices keep their inputs: trained ones, and bitsandbytes' int8."""
-        return self.trained or self.step.quant == "int8"
+        return self.trained or self.is_int8
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether bitsandbytes' int8 holds the matrices here."""
+        return self.step.quant == "int8" and any(is_quantized(m) for m in self.matrices)
 
     def kept(self) -> tuple[Kept, ...]:
         """Everything that a token leaves here."""
@@ -112,15 +122,19 @@ class Layer:
 
     @property
     def kept_weight_bytes(self) -> int:
-        """DoRA with dropout multiplies by the whole W anew, and keeps the copy in the adapter's type for the backward."""
+        """Whole weights that the backward wants: W + ΔW of experts, which PEFT adapts as one parameter; and DoRA's W under dropout.
+
+        DoRA with dropout multiplies by W anew, in the adapter's type.
+        """
+        experts = self.stream_bytes * sum(m.weight_params for m in self.adapted if m.kind == "experts")
         if self.spec.method != "dora" or not self.spec.lora_dropout:
-            return 0
-        return self.adapter_bytes * sum(m.weight_params for m in self.adapted)
+            return experts
+        return experts + self.adapter_bytes * sum(m.weight_params for m in self.adapted)
 
     @property
     def checkpointed_bytes_per_token(self) -> int:
         """What checkpointing keeps of a layer: its input; bitsandbytes' int8 holds on to its inputs all the same."""
-        held = sum(self._distinct_inputs(self.matrices, all_of_them=True)) if self.step.quant == "int8" else 0
+        held = sum(self._distinct_inputs(self.matrices, all_of_them=True)) if self.is_int8 else 0
         return self.stream_bytes * (self.architecture.hidden + held)
 
     def working_bytes_per_token(self) -> int:
@@ -178,7 +192,7 @@ class Layer:
             by_distance = 2 * s * a.heads * a.relative_positions
             yield Kept("scores by distance", f"2 · {s} · {a.heads} · {a.relative_positions}", by_distance, "attention")
             # queries and keys of the distances, a copy a sequence; the scaled keys; two tables of int64 places
-            each = s * a.hidden * (1 + 2 * a.relative_positions // keys) + 16 * keys // self.step.batch
+            each = s * a.hidden + 2 * s * a.hidden * a.relative_positions // keys + 16 * keys // self.step.batch
             yield Kept("queries, keys and places of the distances", f"{each}", each, "attention")
 
     def _mlp(self) -> Iterator[Kept]:
@@ -223,15 +237,19 @@ class Layer:
 def _lora(layer: Layer) -> Iterator[Kept]:
     """Each target keeps its own copy of its input in the adapter's type, and A's result; dropout a byte an element."""
     a, s = layer.adapter_bytes, layer.stream_bytes
-    if not layer.adapted:
+    experts = tuple(m for m in layer.adapted if m.kind == "experts")
+    if experts:  # their factors are multiplied out to a ΔW; its gradient wants what the experts read
+        widths = layer._distinct_inputs(experts)
+        yield Kept("inputs of the experts", f"{s} · {sum(widths)}", s * sum(widths))
+    adapted = tuple(m for m in layer.adapted if m.kind != "experts")
+    if not adapted:
         return
-    r_of = {m.name: rank_of(layer.spec, m.name) for m in layer.adapted}
-    ranks = sum(m.experts * r_of[m.name] for m in layer.adapted)
+    ranks = sum(rank_of(layer.spec, m.name) for m in adapted)
     if a == s and not layer.spec.lora_dropout:
-        widths = [] if layer.keeps_inputs else layer._distinct_inputs(layer.adapted)
+        widths = [] if layer.keeps_inputs else layer._distinct_inputs(adapted)
         yield Kept("inputs of the targets, shared", f"{s} · {sum(widths)}", s * sum(widths))
     else:
-        d_in = sum(m.d_in for m in layer.adapted)
+        d_in = sum(m.d_in for m in adapted)
         each = a + (1 if layer.spec.lora_dropout else 0)
         yield Kept("a copy of its input for each target", f"{each} · {d_in}", each * d_in)
     yield Kept("A x", f"{a} · {ranks}", a * ranks)

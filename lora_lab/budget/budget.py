@@ -9,10 +9,11 @@ from lora_lab.budget.activations import DTYPE_BYTES
 from lora_lab.budget.cards import Card, cards
 from lora_lab.budget.counts import Term, count_terms, head_params
 from lora_lab.budget.files import adapter_file_bytes, disk_for_tasks_bytes
-from lora_lab.budget.formula import formula, peak_moment
+from lora_lab.budget.formula import OWN_PARAMETERS, formula, peak_moment
 from lora_lab.budget.ledger import Ledger
 from lora_lab.budget.models import Model, find_model
-from lora_lab.roles import role_of
+from lora_lab.budget.notes import notes
+from lora_lab.errors import SpecError
 from lora_lab.specs import METHODS, LoraSpec, MethodSpec, StepSpec
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Budget:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the reader should know beside the numbers, a sentence each."""
-        return tuple(_notes(self))
+        return tuple(notes(self.model, self.spec, self.step, attached=self.attached is not None))
 
     def fits(self, card: Card) -> bool:
         """Whether the peak with context and fragmentation is within a card."""
@@ -157,6 +158,7 @@ def budget(
     """
     found = model if isinstance(model, Model) else find_model(model)
     method, training = _method(spec), _training(spec, step)
+    _refuse_quantized(method, training)
     if not trace:
         return Budget(found, method, training, formula(found.geometry, method, training))
     from lora_lab.budget.trace import trace as traced  # noqa: PLC0415 (loads torch)
@@ -190,34 +192,14 @@ def _method(spec: "LoraSpec | MethodSpec | LoraConfig | str") -> MethodSpec:
     return MethodSpec.of(from_peft(spec))
 
 
+def _refuse_quantized(method: MethodSpec, step: StepSpec) -> None:
+    if method.method in OWN_PARAMETERS and step.quant != "none":
+        label = METHODS[method.method].label
+        raise SpecError(f"The quant of a base whose own weights are trained ({label}) must be none. Got {step.quant!r}.")
+
+
 def _training(spec: object, step: Mapping[str, Any]) -> StepSpec:
     """QLoRA means a base in NF4, quantized twice, where nothing else is said."""
     training = StepSpec(**step)
     is_qlora = spec == "qlora" or (isinstance(spec, MethodSpec) and spec.method == "qlora")
     return replace(training, quant="nf4-dq") if is_qlora and "quant" not in step else training
-
-
-def _notes(made: Budget) -> list[str]:
-    geometry, spec, step = made.model.geometry, made.spec, made.step
-    notes: list[str] = []
-    if not made.model.verified:
-        notes.append(f"The shapes of {made.model.name} are not verified against its published config.")
-    if made.attached:
-        return notes
-    by_matrix: dict[str, list[str]] = {}
-    for target, matrix in geometry.fused_targets(spec.targets).items():
-        by_matrix.setdefault(matrix, []).append(target)
-    for matrix, named in by_matrix.items():
-        holds = "q, k and v" if role_of(matrix) == "qkv" else "gate and up"
-        verb = "stand" if len(named) > 1 else "stands"
-        notes.append(f"{' and '.join(named)} {verb} for {matrix}, which holds {holds} as one matrix.")
-    experts = [m for m in geometry.matrices if m.kind == "experts"]
-    if experts and step.quant != "none":
-        notes.append("bitsandbytes leaves the experts as they are: transformers 5 stores them as one 3-D parameter a layer.")
-    if spec.method in ("adapter", "adapter_pfeiffer"):
-        notes.append("Adapters follow the paper's formula without its LayerNorm term.")
-    if spec.method == "prelayer":
-        notes.append("PreLayer is counted as the paper defines it; no library attaches it, so there is no trace.")
-    if made.prompt_share is not None:
-        notes.append(f"{spec.r} of {step.seq} positions go to virtual tokens.")
-    return notes

@@ -21,7 +21,9 @@ def adapter_file_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> 
     size_bytes = DTYPE_BYTES[step.adapter_dtype]
     if spec.method in LORA_KIN and spec.method not in ("vera", "adalora"):
         return _safetensors_bytes(_lora_tensors(geometry, spec), "F32" if size_bytes == 4 else "BF16", size_bytes)
-    tensors = 2 * (len(targeted(geometry, spec)) or 2 * len(geometry.stacks))
+    each = {"ia3": 1, "adalora": 3}.get(spec.method, 2)
+    virtual_tokens = spec.method in ("prefix", "preembed")  # PEFT writes them as one tensor
+    tensors = 1 if virtual_tokens else each * (len(targeted(geometry, spec)) or 2 * len(geometry.stacks))
     return size_bytes * (method_params(geometry, spec) + _projections(geometry, spec)) + _HEADER_BYTES_A_TENSOR * tensors
 
 

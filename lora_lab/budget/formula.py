@@ -6,13 +6,13 @@ code of transformers 5 and PEFT 0.21, which the trace runs and this does not.
 
 from dataclasses import dataclass
 
-from lora_lab.budget.activations import DTYPE_BYTES, Span, spans
+from lora_lab.budget.activations import DTYPE_BYTES, Span, is_quantized, spans
 from lora_lab.budget.counts import method_params, targeted
 from lora_lab.budget.ledger import Ledger
 from lora_lab.geometry import Geometry, Matrix
 from lora_lab.specs import MethodSpec, StepSpec
 
-_OWN_PARAMETERS = ("full", "partial", "bitfit")  # they train the base's parameters, in the base's type
+OWN_PARAMETERS = ("full", "partial", "bitfit")  # they train the base's parameters, in the base's type
 _NF4_BLOCK, _DQ_BLOCK = 64, 256
 _SMALL_TENSOR = 4096  # bitsandbytes keeps smaller ones in 32 bits
 
@@ -58,7 +58,7 @@ class _Held:
     @classmethod
     def of(cls, geometry: Geometry, spec: MethodSpec, step: StepSpec) -> "_Held":
         trained = method_params(geometry, spec)
-        own = spec.method in _OWN_PARAMETERS
+        own = spec.method in OWN_PARAMETERS
         each = _trained_bytes(spec, step)
         states, temporaries = _optimizer_bytes(geometry, spec, step, trained, each)
         adapters = 0 if own else each * trained + _frozen_projections(geometry, spec, step)
@@ -66,7 +66,7 @@ class _Held:
 
 
 def _trained_bytes(spec: MethodSpec, step: StepSpec) -> int:
-    if spec.method in (*_OWN_PARAMETERS, "ln_tuning"):
+    if spec.method in (*OWN_PARAMETERS, "ln_tuning"):
         return 4 if step.kbit_prepare else DTYPE_BYTES[step.dtype]
     return DTYPE_BYTES[step.adapter_dtype]
 
@@ -89,13 +89,8 @@ def _weight_bytes(geometry: Geometry, step: StepSpec) -> int:
 
 def _packed(geometry: Geometry, step: StepSpec) -> tuple[int, int]:
     """(bytes of the quantized matrices, their elements)."""
-    quantized = [m for m in geometry.matrices if _is_quantized(m)]
+    quantized = [m for m in geometry.matrices if is_quantized(m)]
     return sum(_packed_bytes(m, step) for m in quantized), sum(m.weight_params for m in quantized)
-
-
-def _is_quantized(m: Matrix) -> bool:
-    """transformers hands every nn.Linear but the head to bitsandbytes: no Conv1D, no 3-D experts."""
-    return m.kind == "linear" and m.role != "head"
 
 
 def _packed_bytes(m: Matrix, step: StepSpec) -> int:
@@ -123,7 +118,7 @@ def _optimizer_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec, train
 
 def _small_params(geometry: Geometry, spec: MethodSpec) -> int:
     """Parameters in tensors under 4,096 elements."""
-    if spec.method in _OWN_PARAMETERS or not targeted(geometry, spec):
+    if spec.method in OWN_PARAMETERS or not targeted(geometry, spec):
         return 0
     sizes = [spec.r * width for m in targeted(geometry, spec) for width in (m.d_in, m.d_out)]
     return sum(size for size in sizes if size < _SMALL_TENSOR)
@@ -201,7 +196,7 @@ def _dequantized_bytes(geometry: Geometry, step: StepSpec) -> int:
     """The backward through a quantized matrix unpacks it whole."""
     if step.quant == "none":
         return 0
-    return DTYPE_BYTES[step.dtype] * max(m.weight_params for m in geometry.matrices if _is_quantized(m))
+    return DTYPE_BYTES[step.dtype] * max((m.weight_params for m in geometry.matrices if is_quantized(m)), default=0)
 
 
 def _loss_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> tuple[int, int]:

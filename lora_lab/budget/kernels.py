@@ -1,7 +1,7 @@
 """What the CUDA kernels keep, on the meta device, where PyTorch would take other ways: attention, dropout, quantized matrices."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -13,6 +13,7 @@ from transformers.integrations import sdpa_attention
 
 from lora_lab.specs import Quant
 
+_REAL_SDPA, _REAL_AUTOCAST = functional.scaled_dot_product_attention, torch.autocast
 FLASH = "lora_lab_fused"  # transformers looks for a kernel behind any name with "flash" in it
 
 
@@ -34,6 +35,8 @@ class _Attention(torch.autograd.Function):
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if not query.is_meta:  # another thread of this process, at work on a real model
+        return _REAL_SDPA(query, key, value, *args, **kwargs)
     result: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
     return result
 
@@ -46,6 +49,11 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
 def _flash(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> tuple[Tensor, None]:
     """Flash attention reads the key-value heads as they are: grouped queries repeat nothing."""
     return _sdpa(query, key, value).transpose(1, 2), None
+
+
+def _autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+    """PEFT turns autocast off where it adapts 3-D parameters; the meta device knows none."""
+    return nullcontext() if device_type == "meta" else _REAL_AUTOCAST(device_type, *args, **kwargs)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:  # a Mock would keep what it is called with alive
@@ -70,6 +78,7 @@ def as_on_cuda() -> Iterator[None]:
         mock.patch.object(functional, "scaled_dot_product_attention", _sdpa),
         mock.patch.object(functional, "dropout", _dropout),
         mock.patch.object(torch, "dropout", lambda x, p, train: _dropout(x, p, train)),
+        mock.patch.object(torch, "autocast", _autocast),
         mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _no),
         mock.patch.object(masking_utils, "find_packed_sequence_indices", _nothing),  # these two would read values
         mock.patch.object(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _nothing),
@@ -98,19 +107,19 @@ class QuantizedLinear(nn.Linear):
     """A frozen linear map as bitsandbytes keeps it, shapes and bytes only.
 
     Args:
-        linear: the map to stand in for.
+        linear: the map to stand in for, an nn.Linear or a Conv1D.
         quant: int8, nf4 or nf4-dq.
     """
 
-    def __init__(self, linear: nn.Linear, quant: Quant) -> None:
+    def __init__(self, linear: nn.Module, quant: Quant) -> None:
         super().__init__(1, 1, bias=False, device="meta")
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.quant, self.compute_dtype = quant, linear.weight.dtype
-        self.bias = linear.bias
-        self.weight = nn.Parameter(
-            torch.empty(_packed_elements(linear, quant), dtype=torch.uint8, device="meta"), requires_grad=False
-        )
-        for i, (elements, dtype) in enumerate(_constants(linear, quant)):
+        weight: Tensor = linear.weight  # type: ignore[assignment]
+        self.out_features, self.in_features = weight.shape if isinstance(linear, nn.Linear) else weight.shape[::-1]
+        self.quant, self.compute_dtype = quant, weight.dtype
+        self.bias = linear.bias  # type: ignore[assignment]
+        packed = weight.numel() if quant == "int8" else -(-weight.numel() // 2)
+        self.weight = nn.Parameter(torch.empty(packed, dtype=torch.uint8, device="meta"), requires_grad=False)
+        for i, (elements, dtype) in enumerate(_constants(weight.numel(), self.out_features, quant)):
             self.register_buffer(f"constants_{i}", torch.empty(elements, dtype=dtype, device="meta"))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,16 +132,11 @@ class QuantizedLinear(nn.Linear):
         return result.to(x.dtype)
 
 
-def _packed_elements(linear: nn.Linear, quant: Quant) -> int:
-    n = linear.weight.numel()
-    return n if quant == "int8" else -(-n // 2)
-
-
-def _constants(linear: nn.Linear, quant: Quant) -> list[tuple[int, torch.dtype]]:
+def _constants(elements: int, d_out: int, quant: Quant) -> list[tuple[int, torch.dtype]]:
     """int8: a scale a row. NF4: a scale a block of 64, in 8 bits with one more scale a block of 256 where quantized twice."""
-    blocks = -(-linear.weight.numel() // 64)
+    blocks = -(-elements // 64)
     if quant == "int8":
-        return [(linear.out_features, torch.float32)]
+        return [(d_out, torch.float32)]
     return [(blocks, torch.float32)] if quant == "nf4" else [(blocks, torch.uint8), (-(-blocks // 256), torch.float32)]
 
 

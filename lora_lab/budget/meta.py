@@ -25,8 +25,8 @@ def build_model(config: Mapping[str, Any], *, dtype: torch.dtype = torch.float32
         DataError: transformers builds no model from it.
     """
     values = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
-    named = next((name for name in config.get("architectures") or () if hasattr(transformers, name)), None)
     try:
+        named = next((name for name in config.get("architectures") or () if hasattr(transformers, name)), None)
         parsed = AutoConfig.for_model(config["model_type"], **values)
         options = {} if attention is None else {"attn_implementation": attention}
         with torch.device("meta"), warnings.catch_warnings():
@@ -36,8 +36,8 @@ def build_model(config: Mapping[str, Any], *, dtype: torch.dtype = torch.float32
                 model = getattr(transformers, named)._from_config(parsed, dtype=dtype, **options)
             else:
                 model = _auto_class(parsed.model_type).from_config(parsed, dtype=dtype, **options)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as err:
-        reason = str(err).split("\n", 1)[0]
+    except Exception as err:  # transformers has many ways to refuse a config
+        reason = str(err.__cause__ or err).split("\n", 1)[0]
         raise DataError(
             f"A config must be one that transformers can build. Got model_type {config['model_type']!r}: {reason}"
         ) from err

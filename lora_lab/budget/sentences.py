@@ -1,5 +1,7 @@
 """A budget in words."""
 
+from collections.abc import Sequence
+
 from lora_lab.budget.budget import Budget
 from lora_lab.budget.cards import Card
 from lora_lab.budget.solver import Remedy
@@ -32,7 +34,12 @@ def remedy_sentence(remedy: Remedy, card: Card, largest_r: int | None = None) ->
     if remedy.fits and not remedy.changes:
         most = f"; the largest r that fits is {largest_r:,}" if largest_r else ""
         return f"It fits {card.name}{most}."
-    changes = " and ".join(remedy.changes)
+    changes = _listed(remedy.changes)
     if remedy.fits:
         return f"It does not fit {card.name}; with {changes} it would ({peak} with context and fragmentation)."
-    return f"Nothing here makes it fit {card.name}: even with {changes or 'no change left'} it takes {peak}."
+    return f"Nothing here makes it fit {card.name}: with everything changed that can be it still takes {peak}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)

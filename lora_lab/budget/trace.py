@@ -5,6 +5,7 @@ It shares no code with the formula. No memory is touched: only the sizes of what
 
 import contextlib
 import gc
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from lora_lab.budget.kernels import FLASH, EightBitAdam, QuantizedLinear, as_on_cuda
 from lora_lab.budget.ledger import Ledger
@@ -27,6 +29,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _IGNORED_HEADS = ("lm_head", "embed_out", "cls", "classifier", "score")  # bitsandbytes leaves them as they are
 
 
+_ONE_AT_A_TIME = threading.Lock()  # it patches functions of the process
 Attach = Callable[[nn.Module], nn.Module]
 
 
@@ -47,7 +50,7 @@ def trace(model: Model, spec: MethodSpec, step: StepSpec) -> Ledger:
 
 def trace_attached(model: Model, attach: Attach, step: StepSpec) -> tuple[Ledger, nn.Module]:
     """The bill of two steps of whatever `attach` makes of the base, and the model it made, on the meta device."""
-    with _quietly(), as_on_cuda():
+    with _ONE_AT_A_TIME, _quietly(), as_on_cuda():
         base = _prepare(model, step)
         weights = {tensor.untyped_storage()._cdata for tensor in _tensors(base)}
         live = attach(base)
@@ -100,9 +103,10 @@ def _tensors(live: nn.Module) -> Iterator[Tensor]:
 
 
 def _quantize(live: nn.Module, step: StepSpec) -> None:
-    """Every nn.Linear but the head, as transformers does with bitsandbytes; 3-D experts stay as they are."""
+    """Every nn.Linear and Conv1D but the head, as transformers does with bitsandbytes; subclasses and 3-D experts stay."""
     for name, module in list(live.named_modules()):
-        if isinstance(module, nn.Linear) and not set(_IGNORED_HEADS) & set(name.split(".")):
+        plain = type(module) is nn.Linear or isinstance(module, Conv1D)
+        if plain and not set(_IGNORED_HEADS) & set(name.split(".")):
             parent = live.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], QuantizedLinear(module, step.quant))
 

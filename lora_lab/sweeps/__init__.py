@@ -3,6 +3,7 @@
 from lora_lab.sweeps.api import Sweep, sweep, train
 from lora_lab.sweeps.grid import expand
 from lora_lab.sweeps.jobs import Job
+from lora_lab.sweeps.memory import RunMemory, memory_of
 from lora_lab.sweeps.progress import RunProgress
 from lora_lab.sweeps.runners import RUNNERS, sweep_events, warm_up
 from lora_lab.sweeps.store import Run, RunStore
@@ -12,10 +13,12 @@ __all__ = [
     "RUNNERS",
     "Job",
     "Run",
+    "RunMemory",
     "RunProgress",
     "RunStore",
     "Sweep",
     "expand",
+    "memory_of",
     "record_run",
     "sweep",
     "sweep_events",

@@ -229,6 +229,8 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
         "total_params": start.total_params,
         "wall_s": done.wall_s,
         "peak_memory_bytes": done.peak_memory_bytes,
+        "peak_reserved_bytes": done.peak_reserved_bytes,
+        "longest_tokens": done.longest_tokens,
         "device": start.device,
         "precision": start.precision,
         "versions": {name: version(name) for name in _VERSIONS},

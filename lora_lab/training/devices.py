@@ -82,5 +82,10 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most bytes that torch's allocator held since the reset; None where nobody counts."""
+    """The most bytes that torch's allocator had given to tensors since the reset; None where nobody counts."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def peak_reserved_bytes(device: torch.device) -> int | None:
+    """The most bytes that torch's allocator held on the card since the reset, in use or not; None where nobody counts."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

@@ -21,6 +21,7 @@ from lora_lab.specs import RunSpec
 from lora_lab.training.devices import (
     autocast,
     peak_memory_bytes,
+    peak_reserved_bytes,
     pick_device,
     pinned_threads,
     precision_on,
@@ -75,6 +76,7 @@ class _Run:
             model, spec.lora, seed=spec.seed, head_modules=bench.head_modules(geometry), task_type=bench.task_type
         ).to(device)
         self.step = 0
+        self.longest_tokens: int | None = None
 
     def events(self) -> Generator[Event, None, None]:
         reset_peak_memory(self.device)
@@ -132,6 +134,8 @@ class _Run:
         self, batch: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lr: float
     ) -> StepEvent:
         """Forward, backward, clip, update; the update is left out where the loss is not finite."""
+        if "input_ids" in batch:
+            self.longest_tokens = max(self.longest_tokens or 0, batch["input_ids"].shape[1])
         with self._threads():
             optimizer.zero_grad()
             with seeded(self.device, self.spec.seed * 1_000_003 + self.step):
@@ -166,7 +170,15 @@ class _Run:
         return self._done("diverged", f"The loss became {loss} at step {self.step + 1}: try a smaller learning rate.")
 
     def _done(self, status: Status, message: str) -> DoneEvent:
-        return DoneEvent(status, self.step, message, self._elapsed_s(), peak_memory_bytes(self.device))
+        return DoneEvent(
+            status,
+            self.step,
+            message,
+            self._elapsed_s(),
+            peak_memory_bytes(self.device),
+            peak_reserved_bytes(self.device),
+            self.longest_tokens,
+        )
 
     def _save(self) -> None:
         base = self.bench.base_name or str(self.bench.base_folder().resolve())

@@ -42,7 +42,7 @@ def block_drawing(block: Sequence[Matrix], targets: set[str], *, r: int) -> str:
         w, h = max(m.d_in * scale, 6), max(m.d_out * scale, 6)
         cells.append(_matrix_cell(m, x, w, h, chosen=m.name in targets, thickness=max(2.5, r * scale)))
         x += max(w + max(2.5, r * scale) + 5, 46) + 8
-    return f'<svg class="lab-block" viewBox="0 0 {x:.0f} 150" width="{x:.0f}" height="150">{"".join(cells)}</svg>'
+    return f'<svg class="lab-block" viewBox="0 0 {x:.0f} 152" width="{x:.0f}" height="152">{"".join(cells)}</svg>'
 
 
 def _matrix_cell(m: Matrix, x: float, w: float, h: float, *, chosen: bool, thickness: float) -> str:
@@ -54,25 +54,25 @@ def _matrix_cell(m: Matrix, x: float, w: float, h: float, *, chosen: bool, thick
             f'<rect x="{x}" y="{top - t - 3}" width="{w}" height="{t}" rx="1" fill="{PALETTE["A"]}"/>'
             f'<rect x="{x + w + 3}" y="{top}" width="{t}" height="{h}" rx="1" fill="{PALETTE["B"]}"/>'
         )
-    middle, label = x + w / 2, _short(m)
+    middle, label = x + w / 2, short_name(m)
     return (
         f'<g class="lab-matrix{" on" if chosen else ""}" data-pick="{escape(label)}" tabindex="0" role="checkbox"'
         f' aria-checked="{str(chosen).lower()}" aria-label="{escape(label)}, {m.d_out} by {m.d_in}">'
-        f'<rect class="hit" x="{x - 4}" y="0" width="{max(w, 30) + 14}" height="148"/>'
+        f'<rect class="hit" x="{x - 4}" y="0" width="{max(w, 30) + 14}" height="150"/>'
         f'<rect class="w0" x="{x}" y="{top}" width="{w}" height="{h}" rx="2"/>{factors}'
         f'<text x="{middle}" y="125">{escape(label)}</text>'
-        f'<text class="shape" x="{middle}" y="140">{m.d_out}×{m.d_in}</text></g>'
+        f'<text class="shape" x="{middle}" y="138">{m.d_out}×</text><text class="shape" x="{middle}" y="148">{m.d_in}</text></g>'
     )
 
 
 def norm_map(norms: dict[str, float], geometry: Sequence[Matrix], *, picked: str) -> str:
     """‖ΔW‖_F of every adapted matrix, layers down and roles across; each cell is a button."""
     adapted = [m for m in geometry if m.name in norms]
-    roles = [*ROLES, *(_short(m) for m in adapted)]
-    columns = sorted({_short(m) for m in adapted}, key=roles.index)
+    roles = [*ROLES, *(short_name(m) for m in adapted)]
+    columns = sorted({short_name(m) for m in adapted}, key=roles.index)
     rows = list(dict.fromkeys(stack_of(m.name) for m in adapted))
     most = max(norms.values(), default=0) or 1
-    at = {(stack_of(m.name), _short(m)): m.name for m in adapted}
+    at = {(stack_of(m.name), short_name(m)): m.name for m in adapted}
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = ""
     for row in rows:
@@ -81,7 +81,7 @@ def norm_map(norms: dict[str, float], geometry: Sequence[Matrix], *, picked: str
     return f'<table class="lab-map"><tr><th></th>{head}</tr>{body}</table>'
 
 
-def _short(m: Matrix) -> str:
+def short_name(m: Matrix) -> str:
     """A matrix within its layer: its role, or its path where the role is not known."""
     return m.role if m.role != "other" else m.name.removeprefix(stack_of(m.name) + ".")
 
@@ -128,7 +128,7 @@ def _cell_text(cell: Cell | None) -> str:
 
 def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
     """A row a run, the last cell a link to look inside."""
-    titles = ("run", "r", "α", "targets", "lr", "seed", "trainable", "accuracy", "loss (nats)", "status", "")
+    titles = ("run", "r", "α", "targets", "lr", "seed", "trainable", "peak memory", "accuracy", "loss (nats)", "status", "")
     head = "".join(f"<th>{title}</th>" for title in titles)
     body = ""
     for row, link in zip(rows, links, strict=True):
@@ -162,7 +162,7 @@ def job_status(job: Job | None) -> str:
 def header(place: str, query: str, *, device: str) -> str:
     """Name, places, device. Its script writes the query into the address."""
     tail = f"?{query}" if query else ""
-    places = (("Train", "./"), ("Look", "./look"))
+    places = (("Budget", "./budget"), ("Train", "./"), ("Look", "./look"))
     links = "".join(
         f'<a href="{path}{escape(tail)}"{" class=on aria-current=page" if name == place else ""}>{name}</a>'
         for name, path in places

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from lora_lab.sweeps import warm_up
+from lora_lab.ui.budget import BudgetView
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.look import LookView
 from lora_lab.ui.train import TrainView
@@ -24,6 +25,8 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     lab = lab or Lab.from_environment()
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
         TrainView(lab).build(page)
+    with page.route("Budget", "/budget"):
+        BudgetView(lab).build(page)
     with page.route("Look", "/look"):
         LookView(lab).build(page)
     return page

@@ -29,6 +29,20 @@ class Selection:
     matrix: str = ""
     side: str = "in"
     of: str = "delta"
+    model: str = "Llama-3.2-3B"
+    method: str = "lora"
+    rank: int = 8
+    layers: str = ""
+    batch: int = 4
+    seq: int = 1024
+    dtype: str = "bf16"
+    quant: str = "none"
+    optimizer: str = "adamw"
+    attention: str = "sdpa"
+    options: tuple[str, ...] = ()
+    card: str = "RTX 4090"
+    shade: str = "params"
+    params: int = 0
 
     @property
     def is_own(self) -> bool:
@@ -71,8 +85,10 @@ class Selection:
 
 def _parse(default: object, name: str, text: str) -> Any:
     if isinstance(default, tuple):
-        kind = type(default[0])
+        kind = type(default[0]) if default else str
         return tuple(kind(part) for part in text.split(",") if part)
+    if isinstance(default, int):
+        return int(text)
     if default is None:
         return int(text) if name == "steps" else float(text)
     return text

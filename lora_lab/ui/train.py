@@ -14,7 +14,7 @@ from lora_lab.geometry import Geometry
 from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_curves, row_label, spectrum, spectrum_lines
 from lora_lab.roles import label_of
 from lora_lab.specs import RunSpec, SweepSpec, unique
-from lora_lab.sweeps import Job, RunProgress, expand
+from lora_lab.sweeps import Job, Run, RunMemory, RunProgress, expand, memory_of
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import base_name, best_accuracy, rank_table
 from lora_lab.ui import html
@@ -23,7 +23,7 @@ from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import runs_inline, zero_events
-from lora_lab.units import count, percent
+from lora_lab.units import count, gigabytes, percent
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SEEDS = (0, 1, 2, 3)
@@ -326,12 +326,21 @@ class TrainView:
 
     def _table(self, runs: list[RunProgress], selection: Selection) -> str:
         rows, links = [], []
-        kept = {run.run_id for run in self.lab.visible_runs(selection.job)}
+        kept = {run.run_id: run for run in self.lab.visible_runs(selection.job)}
         for run in runs:
-            rows.append(_row(run))
+            rows.append(_row(run, self._memory(kept.get(run.spec.run_id))))
             looked = replace(selection, run=run.spec.run_id)
             links.append(f"./look?{escape(looked.query())}" if run.done and run.spec.run_id in kept else "")
         return html.runs_table(rows, links)
+
+    def _memory(self, run: Run | None) -> str:
+        """Peak memory of a run that is kept, by formula and as measured."""
+        if run is None:
+            return ""
+        try:
+            return _memory_text(memory_of(run, self.lab.geometry(find_bench(run.spec.bench, run.spec.data))))
+        except LabError:  # the base is no longer to be had
+            return ""
 
 
 def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
@@ -358,10 +367,16 @@ def _matrix_label(name: str) -> str:
     return f"{label_of(name)}  ({name})"
 
 
-def _row(run: RunProgress) -> tuple[str, ...]:
+def _memory_text(memory: RunMemory) -> str:
+    formula, measured = memory.formula_bytes, memory.measured_allocated_bytes
+    parts = [f"formula {'≤ ' if memory.is_bound else ''}{gigabytes(formula)}"] if formula is not None else []
+    return ", ".join([*parts, *([f"{gigabytes(measured)} measured"] if measured is not None else [])])
+
+
+def _row(run: RunProgress, memory: str) -> tuple[str, ...]:
     spec, lora = run.spec, run.spec.lora
     named = (spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
     accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")
     status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")
-    return (*named, str(spec.seed), trained, accuracy, loss, status)
+    return (*named, str(spec.seed), trained, memory, accuracy, loss, status)

@@ -133,6 +133,7 @@ def test_metrics_are_the_last_measured_numbers(store: RunStore) -> None:
     assert (metrics["base_accuracy"], metrics["base_loss"]) == (0.1, 2.0)
     assert metrics["wall_s"] == pytest.approx(STEPS * 0.1)
     assert metrics["peak_memory_bytes"] is None
+    assert metrics["peak_reserved_bytes"] is None
 
 
 def test_a_number_that_was_not_measured_is_missing(store: RunStore) -> None:

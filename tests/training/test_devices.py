@@ -5,7 +5,15 @@ import torch
 
 from lora_lab.errors import SpecError
 from lora_lab.training import devices
-from lora_lab.training.devices import peak_memory_bytes, pick_device, pinned_threads, precision_on, seeded, threads_for
+from lora_lab.training.devices import (
+    peak_memory_bytes,
+    peak_reserved_bytes,
+    pick_device,
+    pinned_threads,
+    precision_on,
+    seeded,
+    threads_for,
+)
 
 CPU = torch.device("cpu")
 THERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -33,6 +41,7 @@ def test_the_best_device_is_picked_where_none_is_asked_for() -> None:
 def test_the_cpu_computes_in_fp32_and_counts_no_memory() -> None:
     assert precision_on(CPU) == "fp32"
     assert peak_memory_bytes(CPU) is None
+    assert peak_reserved_bytes(CPU) is None
 
 
 def test_a_seeded_block_leaves_the_global_stream_untouched() -> None:

@@ -9,11 +9,12 @@ import gradio as gr
 import pytest
 
 from lora_lab.benches import find_bench
-from lora_lab.sweeps import RunStore, sweep_events
+from lora_lab.sweeps import RunMemory, RunStore, memory_of, sweep_events
 from lora_lab.ui import train as view
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import duration_s, zero_events
+from lora_lab.units import gigabytes
 
 SMALL = Selection(r=(2,), seeds=(0, 1), steps=6)
 
@@ -51,6 +52,35 @@ def test_on_zerogpu_the_handler_drives_the_same_sweep_inline(lab: Lab, monkeypat
     assert len(outputs) > 12  # it yields all the way, so that ZeroGPU sees a stop soon
     assert job.state == "finished"
     assert {run.metrics["status"] for run in lab.store.runs()} == {"finished"}
+
+
+def test_the_table_of_runs_tells_each_ones_memory_by_formula_and_nothing_that_was_not_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    train_view = view.TrainView(lab)
+    outputs = list(train_view.begin(SMALL))
+    selection = outputs[0][0]
+    table = train_view.watch(selection, "")[7]
+    formula = memory_of(lab.store.runs()[0], lab.geometry(find_bench("digits"))).formula_bytes
+    assert formula is not None
+    assert "<th>peak memory</th>" in table
+    assert table.count(f"<td>formula {gigabytes(formula)}</td>") == 2
+    assert "measured" not in table
+
+
+@pytest.mark.parametrize(
+    ("memory", "text"),
+    [
+        (RunMemory(400_000_000, None, 410_000_000, 500_000_000, False), "formula 400 MB, 410 MB measured"),
+        (RunMemory(400_000_000, None, 310_000_000, 500_000_000, True), "formula ≤ 400 MB, 310 MB measured"),
+        (RunMemory(None, None, 410_000_000, 500_000_000, False), "410 MB measured"),
+        (RunMemory(400_000_000, None, None, None, False), "formula 400 MB"),
+        (RunMemory(None, None, None, None, False), ""),
+    ],
+)
+def test_memory_in_words_leaves_out_what_is_missing(memory: RunMemory, text: str) -> None:
+    assert view._memory_text(memory) == text
 
 
 def test_on_zerogpu_stop_keeps_what_was_learned(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
