@@ -117,7 +117,7 @@ def _budget_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _budget(arguments: argparse.Namespace) -> int:
-    from lora_lab.budget import budget, budget_of_config, cheapest_change, find_card, max_r
+    from lora_lab.budget import budget, budget_of_config, cheapest_change, find_card, most_that_fits
     from lora_lab.budget.sentences import budget_sentence, counter_sentence, remedy_sentence
 
     card = find_card(arguments.fits_in) if arguments.fits_in else None
@@ -126,9 +126,9 @@ def _budget(arguments: argparse.Namespace) -> int:
         made = budget_of_config(arguments.model, arguments.peft_config, **step)
     else:
         made = budget(arguments.model, _method_spec(arguments), trace=arguments.trace, **step)
-    largest = max_r(made, card) if card and not made.attached else None
+    most = most_that_fits(made, card) if card else {}
     if arguments.json:
-        _print_json({**made.to_json(), **({"max_r": largest, "fits_in": made.fits(card)} if card else {})})
+        _print_json({**made.to_json(), **most, **({"fits_in": made.fits(card)} if card else {})})
         return 0
     print(budget_sentence(made), counter_sentence(made), sep="\n")
     for part, n_bytes in made.ledger.to_json().items():
@@ -136,8 +136,9 @@ def _budget(arguments: argparse.Namespace) -> int:
     for note in made.notes:
         print(note)
     print("fits: " + (", ".join(name for name, fits in made.fitting.items() if fits) or "no card of the catalogue"))
-    if card:
-        print(remedy_sentence(cheapest_change(made, card), card, largest))
+    if card and not made.attached:
+        print(remedy_sentence(cheapest_change(made, card), card))
+        print("the most that fits, each alone: " + ", ".join(f"{name} {n or 'none'}" for name, n in most.items()))
     return 0
 
 

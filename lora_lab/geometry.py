@@ -190,6 +190,14 @@ class Geometry:
         return tuple(Block(stack, layer_of(stack) or 0, *map(tuple, kinds)) for stack, kinds in parts.items())
 
     @cached_property
+    def image_tokens(self) -> int | None:
+        """Patches and class token of an image, where the model reads images: as many as it has positions."""
+        if self.architecture is None or self.architecture.vocab or not self.architecture.hidden:
+            return None
+        positions = (part.params for part in self.loose if part.name.endswith("position_embeddings"))
+        return next((params // self.architecture.hidden for params in positions), None)
+
+    @cached_property
     def token_width(self) -> int:
         """Width of a token's embedding: the model's own but where the family projects it, as ALBERT does."""
         vocab, hidden = (self.architecture.vocab, self.architecture.hidden) if self.architecture else (0, 0)

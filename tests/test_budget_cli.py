@@ -73,7 +73,7 @@ def test_the_command_says_what_the_function_says(say: Say) -> None:
 def test_the_largest_rank_is_said_only_where_a_card_is_named(say: Say) -> None:
     assert "max_r" not in say(*LLAMA)
     document = say(*LLAMA, "--fits-in", "24GB")
-    assert set(document) == KEYS | {"max_r", "fits_in"}
+    assert set(document) == KEYS | {"max_r", "max_batch", "max_seq", "fits_in"}
     assert document["max_r"] == 1024  # the full rank of v
     assert document["fits_in"] is True
     assert say("--model", "llama-2-70b-hf", "--fits-in", "24GB")["max_r"] is None

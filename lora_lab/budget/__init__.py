@@ -12,7 +12,17 @@ from lora_lab.budget.cards import Card, cards, find_card
 from lora_lab.budget.counts import Term, count_terms, head_params, lora_params, method_params
 from lora_lab.budget.ledger import PARTS, Ledger
 from lora_lab.budget.models import Model, find_model, model_names
-from lora_lab.budget.solver import Remedy, cheapest_change, grid, max_batch, max_r, max_seq, ranks_for_params, versus
+from lora_lab.budget.solver import (
+    Remedy,
+    cheapest_change,
+    grid,
+    max_batch,
+    max_r,
+    max_seq,
+    most_that_fits,
+    ranks_for_params,
+    versus,
+)
 
 __all__ = [
     "PARTS",
@@ -37,6 +47,7 @@ __all__ = [
     "max_seq",
     "method_params",
     "model_names",
+    "most_that_fits",
     "ranks_for_params",
     "versus",
 ]

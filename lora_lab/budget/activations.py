@@ -18,7 +18,7 @@ DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 Part = Literal["norms", "attention", "mlp", "adapters"]
 _PYTHON_GELUS = {"gelu_new", "gelu_fast", "gated-gelu", "quick_gelu"}  # written out in Python: each step keeps its operand
 _NO_ROTARY = {"gpt2", "gpt_bigcode", "opt", "bert", "roberta", "deberta-v2", "distilbert", "electra", "vit", "t5", "bloom", "mpt"}
-_SOFTMAX_AS_IT_IS = {"bert", "roberta", "distilbert", "electra", "vit", "deberta-v2", "gpt2", "falcon"}  # others: in fp32
+_SOFTMAX_AS_IT_IS = {"bert", "roberta", "distilbert", "electra", "deberta-v2", "gpt2", "falcon"}  # others: in fp32
 _SPLIT_BY_COPY = {"falcon"}  # its fused q, k, v does not outlive the split, and its one key head is never repeated
 _PARALLEL = {"falcon", "phi", "gpt_neox"}  # attention and MLP side by side, both reading the residual stream
 _OWN_ATTENTION = {"deberta-v2"}  # no fused kernel for its relative positions
@@ -134,13 +134,22 @@ class Layer:
     @property
     def checkpointed_bytes_per_token(self) -> int:
         """What checkpointing keeps of a layer: its input; bitsandbytes' int8 holds on to its inputs all the same."""
-        held = sum(self._distinct_inputs(self.matrices, all_of_them=True)) if self.is_int8 else 0
+        quantized = tuple(m for m in self.matrices if is_quantized(m))
+        held = sum(self._distinct_inputs(quantized, all_of_them=True)) if self.is_int8 else 0
         return self.stream_bytes * (self.architecture.hidden + held)
 
     def working_bytes_per_token(self) -> int:
-        """Gradients in flight while the backward is in the MLP, where it holds most."""
+        """Gradients in flight while the backward is in the MLP; in eager attention, where the scores' are wider."""
         s, inside = self.stream_bytes, self.copies * self.mlp_width
-        return s * ((3 if self.is_gated else 2) * inside + 2 * self.copies * self.architecture.hidden)
+        in_mlp = s * ((3 if self.is_gated else 2) * inside + 2 * self.copies * self.architecture.hidden)
+        return max(in_mlp, 4 * self.architecture.heads * self.step.seq) if self.attention == "eager" else in_mlp
+
+    @property
+    def working_weight_bytes(self) -> int:
+        """DoRA's norm wants W, BA, their sum and an identity to make BA with, in the adapter's type, one target at a time."""
+        if self.spec.method != "dora":
+            return 0
+        return self.adapter_bytes * max((3 * m.weight_params + m.d_in**2 for m in self.adapted), default=0)
 
     def _norms(self) -> Iterator[Kept]:
         """An RMS norm keeps an fp32 copy of its input, a LayerNorm its input; one that is trained keeps the normalised too."""
@@ -150,14 +159,16 @@ class Layer:
             wide = {"q_norm": a.q_width, "k_norm": a.kv_width}.get(name, width)
             if a.model_type == "gpt_neox" and not is_rms and name == "post_attention_layernorm":
                 continue  # it reads the same stream as input_layernorm
-            each = (4 if is_rms else s) + (s if is_rms and trained else 0)
+            normalised = 4 if a.model_type.startswith("gemma") else s  # Gemma scales in fp32
+            each = (4 if is_rms else s) + (normalised if is_rms and trained else 0)
             yield Kept(name, f"{n} · {each} · {wide}", n * each * wide, "norms")
 
     def _attention(self) -> Iterator[Kept]:
         a, s = self.architecture, self.stream_bytes
         kv, repeated = self._kv_width()
         fused = any(m.role == "qkv" for m in self.matrices) and a.model_type not in _SPLIT_BY_COPY
-        if fused and not repeated and self.attention != "eager" and a.model_type not in _NO_ROTARY:
+        lives_on = fused and not repeated and self.attention != "eager" and self.spec.method != "prefix"
+        if lives_on and a.model_type not in _NO_ROTARY:
             # q and k are turned, v is a view that keeps the fused result alive
             yield Kept("q, k and the fused q, k, v", f"{s} · {2 * a.q_width + 3 * kv}", s * (2 * a.q_width + 3 * kv), "attention")
         else:
@@ -214,7 +225,8 @@ class Layer:
     def _inputs(self) -> Iterator[Kept]:
         if self.keeps_inputs:
             s = self.stream_bytes
-            widths = self._distinct_inputs(self.matrices)
+            keeping = self.matrices if self.trained else tuple(m for m in self.matrices if is_quantized(m))
+            widths = self._distinct_inputs(keeping)
             yield Kept("inputs of the base's matrices", f"{s} · {sum(widths)}", s * sum(widths))
 
     def _distinct_inputs(self, matrices: tuple[Matrix, ...], *, all_of_them: bool = False) -> list[int]:
@@ -226,6 +238,8 @@ class Layer:
             groups[reads] = m.d_in * many
         if self.attention != "eager" and not all_of_them:
             groups.pop("o", None)
+        if self.architecture.activation == "relu" and not self.is_gated and not all_of_them:
+            groups.pop("down", None)  # a ReLU keeps its result, which is what the way down reads
         if "q" in groups and len(self.block.norms) == 1:
             groups.pop("up", None)  # attention and MLP stand side by side and read one norm
         return list(groups.values())

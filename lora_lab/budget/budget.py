@@ -158,6 +158,8 @@ def budget(
     """
     found = model if isinstance(model, Model) else find_model(model)
     method, training = _method(spec), _training(spec, step)
+    if found.geometry.image_tokens:  # an image is as long as it is
+        training = replace(training, seq=found.geometry.image_tokens)
     _refuse_quantized(method, training)
     if not trace:
         return Budget(found, method, training, formula(found.geometry, method, training))

@@ -1,6 +1,7 @@
 """What lies on disk: adapter files, and models kept for many tasks."""
 
 import json
+from dataclasses import replace
 
 from lora_lab.budget.activations import DTYPE_BYTES
 from lora_lab.budget.counts import method_params, rank_of, targeted
@@ -12,7 +13,9 @@ _HEADER_BYTES_A_TENSOR = 134  # where the names are not worked out: PEFT's Llama
 
 
 def adapter_file_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> int:
-    """Bytes of the safetensors file: exact for LoRA and its kin of the same tensors, elsewhere the tensors and a usual header.
+    """Bytes of the safetensors file: exact for LoRA and its kin of the same tensors (but the header of biases).
+
+    Elsewhere the tensors and a usual header.
 
     A method that trains the base's own parameters keeps those, in the base's type.
     """
@@ -20,7 +23,9 @@ def adapter_file_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> 
         return DTYPE_BYTES[step.dtype] * method_params(geometry, spec)
     size_bytes = DTYPE_BYTES[step.adapter_dtype]
     if spec.method in LORA_KIN and spec.method not in ("vera", "adalora"):
-        return _safetensors_bytes(_lora_tensors(geometry, spec), "F32" if size_bytes == 4 else "BF16", size_bytes)
+        biases = method_params(geometry, spec) - method_params(geometry, replace(spec, bias="none"))
+        own = _safetensors_bytes(_lora_tensors(geometry, spec), "F32" if size_bytes == 4 else "BF16", size_bytes)
+        return own + DTYPE_BYTES[step.dtype] * biases
     each = {"ia3": 1, "adalora": 3}.get(spec.method, 2)
     virtual_tokens = spec.method in ("prefix", "preembed")  # PEFT writes them as one tensor
     tensors = 1 if virtual_tokens else each * (len(targeted(geometry, spec)) or 2 * len(geometry.stacks))

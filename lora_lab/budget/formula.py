@@ -145,7 +145,7 @@ def _activations(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> tuple[
     recording = [(bytes_, span) for bytes_, n, span in each if n or reached in span.places]
     widest = max((bytes_ for bytes_, _ in recording), default=0)
     working = tokens * max((span.layer.working_bytes_per_token() for _, span in recording), default=0)
-    working += _dequantized_bytes(geometry, step)
+    working += max(_dequantized_bytes(geometry, step), *(span.layer.working_weight_bytes for span in found))
     outside = tokens * _outside_bytes_per_token(geometry, spec, step) + _mask_bytes(step)
     weights = max((span.layer.kept_weight_bytes for span in found), default=0)
     if step.checkpointing:

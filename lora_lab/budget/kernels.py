@@ -122,6 +122,15 @@ class QuantizedLinear(nn.Linear):
         for i, (elements, dtype) in enumerate(_constants(weight.numel(), self.out_features, quant)):
             self.register_buffer(f"constants_{i}", torch.empty(elements, dtype=dtype, device="meta"))
 
+    @property
+    def W_q(self) -> Tensor:
+        """The packed weight; by this name PEFT knows that it must ask for the weight unpacked, as DoRA does."""
+        return self.weight
+
+    def dequantize(self) -> Tensor:
+        """The weight in the compute type, (out_features, in_features)."""
+        return torch.empty(self.out_features, self.in_features, dtype=self.compute_dtype, device="meta")
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), in the input's own type."""
         is_int8 = self.quant == "int8"

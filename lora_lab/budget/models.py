@@ -44,11 +44,11 @@ def find_model(name: str) -> Model:
         DataError: the config there is of no architecture that transformers can build.
         AssetError: the Hub does not give it.
     """
-    entry = _entry_of(name)
+    entry = _entry_of(name) if name.strip() else None
     if entry is not None:
         return _from_entry(*entry)
     path = Path(name)
-    if not path.exists():
+    if not name.strip() or not path.exists():
         if not HUB_ID.fullmatch(name):
             known = ", ".join(model_names())
             raise SpecError(f"--model must be a config.json, a folder, a Hub id or one of {known}. Got {name!r}.")

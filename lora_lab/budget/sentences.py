@@ -28,12 +28,11 @@ def counter_sentence(made: Budget) -> str:
     return f"{counter}; a card must hold about {on_card}, with the CUDA context and fragmentation (an estimate)."
 
 
-def remedy_sentence(remedy: Remedy, card: Card, largest_r: int | None = None) -> str:
+def remedy_sentence(remedy: Remedy, card: Card) -> str:
     """Whether it fits a card; if not, the least that would make it, or that nothing here does."""
     peak = gigabytes(remedy.made.ledger.on_card)
     if remedy.fits and not remedy.changes:
-        most = f"; the largest r that fits is {largest_r:,}" if largest_r else ""
-        return f"It fits {card.name}{most}."
+        return f"It fits {card.name}."
     changes = _listed(remedy.changes)
     if remedy.fits:
         return f"It does not fit {card.name}; with {changes} it would ({peak} with context and fragmentation)."

@@ -35,6 +35,13 @@ def max_seq(made: Budget, card: Card) -> int | None:
     return _largest(_MOST_SEQ, lambda seq: with_step(made, seq=seq).fits(card))
 
 
+def most_that_fits(made: Budget, card: Card) -> dict[str, int | None]:
+    """`max_r`, `max_batch` and `max_seq`, each alone; nothing is known of a config file that was only attached."""
+    if made.attached:
+        return dict.fromkeys(("max_r", "max_batch", "max_seq"))
+    return {"max_r": max_r(made, card), "max_batch": max_batch(made, card), "max_seq": max_seq(made, card)}
+
+
 def _most_r(made: Budget) -> int | None:
     geometry, spec = made.model.geometry, made.spec
     meaning = METHODS[spec.method].r_is

@@ -21,7 +21,7 @@ from lora_lab.budget.ledger import Ledger
 from lora_lab.budget.meta import build_model
 from lora_lab.budget.meter import Meter
 from lora_lab.budget.models import Model
-from lora_lab.errors import DataError
+from lora_lab.errors import DataError, SpecError
 from lora_lab.methods import attach_method
 from lora_lab.specs import MethodSpec, StepSpec
 
@@ -70,8 +70,17 @@ def trace_attached(model: Model, attach: Attach, step: StepSpec) -> tuple[Ledger
             parameter.register_post_accumulate_grad_hook(lambda p: meter.bill(p.grad, "gradients", again=True))
         with meter:
             for _ in range(2):
-                _step(live, batch, optimizer, meter)
+                _step_or_refuse(live, batch, optimizer, meter)
     return meter.ledger(), live
+
+
+def _step_or_refuse(live: nn.Module, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer, meter: Meter) -> None:
+    """A step that the libraries cannot run on a GPU they often cannot run here: a sequence longer than the positions, say."""
+    try:
+        _step(live, batch, optimizer, meter)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as err:
+        reason = str(err).strip().split("\n", 1)[0].rstrip(".")
+        raise SpecError(f"The trace must be of a step that transformers and PEFT can run. This one stops with: {reason}.") from err
 
 
 def _prepare(model: Model, step: StepSpec) -> nn.Module:

@@ -26,25 +26,7 @@ def budget_map(
         ranks: the ranks.
         lines: budgets by name; a line runs right of the last cell of each row that costs no more.
     """
-    columns = [f"r {r}" for r in ranks]
-    order = sorted({value for row in values for value in row})
-    shades = [[order.index(value) / max(len(order) - 1, 1) for value in row] for row in values]
-    fig = go.Figure(
-        go.Heatmap(
-            z=shades,
-            x=columns,
-            y=list(rows),
-            text=[list(row) for row in texts],
-            customdata=[list(row) for row in values],
-            texttemplate="%{text}",
-            textfont={"size": 11},
-            hovertemplate="%{y}, %{x}<br>%{customdata:,}<extra></extra>",
-            colorscale=PHI_SCALE,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-        )
-    )
+    fig = go.Figure(_cells(values, texts, rows, [f"r {r}" for r in ranks]))
     style(fig, height_px=64 + 34 * len(rows))
     fig.update_layout(margin={"l": 10, "r": 18, "t": 42, "b": 8})
     fig.update_xaxes(side="top", ticks="", linecolor="rgba(0,0,0,0)")
@@ -61,6 +43,27 @@ def budget_map(
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02 + 26 / (34 * len(rows)), "yanchor": "bottom"},
     )
     return fig
+
+
+def _cells(
+    values: Sequence[Sequence[int]], texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str]
+) -> go.Heatmap:
+    """A cell's shade is its place among all costs: costs of many sizes stay apart."""
+    order = sorted({value for row in values for value in row})
+    return go.Heatmap(
+        z=[[order.index(value) / max(len(order) - 1, 1) for value in row] for row in values],
+        x=list(columns),
+        y=list(rows),
+        text=[list(row) for row in texts],
+        customdata=[list(row) for row in values],
+        texttemplate="%{text}",
+        textfont={"size": 11},
+        hovertemplate="%{y}, %{x}<br>%{customdata:,}<extra></extra>",
+        colorscale=PHI_SCALE,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+    )
 
 
 def _staircase(within: Sequence[Sequence[bool]], columns: int) -> tuple[list[int], list[int]]:

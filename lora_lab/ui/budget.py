@@ -15,10 +15,8 @@ from lora_lab.budget import (
     find_card,
     find_model,
     grid,
-    max_batch,
-    max_r,
-    max_seq,
     model_names,
+    most_that_fits,
     ranks_for_params,
     versus,
 )
@@ -28,9 +26,8 @@ from lora_lab.errors import LabError, SpecError
 from lora_lab.plots.budget_map import budget_map
 from lora_lab.specs import METHODS, MethodSpec, parse_layers, resolve_alpha
 from lora_lab.ui import budget_html, html
-from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors
-from lora_lab.ui.lab import Lab
+from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 from lora_lab.units import count, gigabytes
 
@@ -55,23 +52,10 @@ _CHOICES = (("q",), ("v",), ("q", "v"), ("q", "k", "v", "o"), ("gate", "up", "do
 _MOST_R, _MOST_BATCH, _MOST_SEQ = 256, 64, 16384
 
 
-class BudgetView:
+class BudgetView(Place):
     """Controls on the left, answers on the right; every answer is the core's."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    def build(self, page: gr.Blocks) -> None:
-        """Lay the view out inside `page` and wire it."""
-        gr.Navbar(visible=False)
-        self.selection = gr.State(Selection())
-        self.header = gr.HTML(html.header("Budget", "", device=device_name(self.lab.device)), js_on_load=html.HEADER_JS)
-        with gr.Row(elem_classes="lab-main"):
-            with gr.Column(elem_classes="lab-aside"):
-                self._build_controls()
-            with gr.Column(elem_classes="lab-answers"):
-                self._build_answers()
-        self._wire(page)
+    name = "Budget"
 
     def _build_controls(self) -> None:
         start = Selection()
@@ -214,11 +198,11 @@ class BudgetView:
         try:
             made, card = _made(self._model(selection), selection), find_card(selection.card)
         except LabError:
-            return [self._header(selection), None, "", "", "", "", "", ""]
-        largest = budget_html.largest_table(card, max_r(made, card), max_batch(made, card), max_seq(made, card))
+            return [self.header_of(selection), None, "", "", "", "", "", ""]
+        largest = budget_html.largest_table(card, most_that_fits(made, card))
         code = (peft_code(made), training_code(made))
         drawn, equal = _map(made, selection.shade, card), _equal(made, selection.params)
-        return [self._header(selection), drawn, equal, largest, *code, budget_html.terms(made), ""]
+        return [self.header_of(selection), drawn, equal, largest, *code, budget_html.terms(made), ""]
 
     @user_errors
     def trace(self, selection: Selection) -> str:
@@ -241,9 +225,6 @@ class BudgetView:
         """The targets that this model has; q and v where none is left."""
         geometry = self._model(selection).geometry
         return tuple(t for t in targets if geometry.matching(t)) or ("q", "v")
-
-    def _header(self, selection: Selection) -> str:
-        return html.header("Budget", selection.query(), device=device_name(self.lab.device))
 
 
 _CHOSEN = (

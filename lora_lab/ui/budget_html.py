@@ -125,9 +125,10 @@ def _mark(card: Card, most: float, *, chosen: bool) -> str:
     )
 
 
-def largest_table(card: Card, r: int | None, batch: int | None, seq: int | None) -> str:
+def largest_table(card: Card, largest: dict[str, int | None]) -> str:
     """The most that fits a card, one thing turned at a time."""
-    rows = (("rank r", r), ("batch", batch), ("sequence", seq))
+    names = {"max_r": "rank r", "max_batch": "batch", "max_seq": "sequence"}
+    rows = ((names[key], most) for key, most in largest.items())
     body = "".join(f"<tr><td>{name}</td><td>{f'{most:,}' if most else 'none fits'}</td></tr>" for name, most in rows)
     head = question(f"What is the most that fits {card.name}?", "each alone, other things equal")
     return f'{head}<table class="lab-table" id="largest">{body}</table>'

@@ -15,9 +15,8 @@ from lora_lab.plots import energy, labels_of, overlap, overlap_caption, spectrum
 from lora_lab.roles import label_of, layer_of, role_of
 from lora_lab.sweeps import Run
 from lora_lab.ui import html
-from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors
-from lora_lab.ui.lab import Lab
+from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 from lora_lab.units import count, percent
 
@@ -25,23 +24,10 @@ _OF = (("of ΔW", "delta"), ("of A", "a"))
 _SIDES = (("input side", "in"), ("output side", "out"))
 
 
-class LookView:
+class LookView(Place):
     """Runs and matrices on the left, spectra and overlaps on the right."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    def build(self, page: gr.Blocks) -> None:
-        """Lay the view out inside `page` and wire it."""
-        gr.Navbar(visible=False)
-        self.selection = gr.State(Selection())
-        self.header = gr.HTML(html.header("Look", "", device=device_name(self.lab.device)), js_on_load=html.HEADER_JS)
-        with gr.Row(elem_classes="lab-main"):
-            with gr.Column(elem_classes="lab-aside"):
-                self._build_controls()
-            with gr.Column(elem_classes="lab-answers"):
-                self._build_answers()
-        self._wire(page)
+    name = "Look"
 
     def _build_controls(self) -> None:
         self.run = gr.Dropdown([], label="Run 1", elem_id="run")
@@ -113,7 +99,7 @@ class LookView:
         labels = dict(zip((r.run_id for r in runs), labels_of([r.spec for r in runs]), strict=True))
         return [
             selection,
-            html.header("Look", selection.query(), device=device_name(self.lab.device)),
+            self.header_of(selection),
             gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=run.run_id),
             gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=against.run_id),
             selection.of,
@@ -129,7 +115,7 @@ class LookView:
         empty = spectrum([])
         says = html.say("There is no run to look at. Train one first: the Train page takes seconds on the digits.")
         none = gr.Dropdown(choices=[], value=None)
-        header = html.header("Look", selection.query(), device=device_name(self.lab.device))
+        header = self.header_of(selection)
         return [selection, header, none, none, "delta", "in", says, "", "", empty, empty, "", empty, ""]
 
 

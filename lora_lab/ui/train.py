@@ -18,9 +18,8 @@ from lora_lab.sweeps import Job, Run, RunMemory, RunProgress, expand, memory_of
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import base_name, best_accuracy, rank_table
 from lora_lab.ui import html
-from lora_lab.ui.device import device_name
 from lora_lab.ui.errors import user_errors, user_errors_streaming
-from lora_lab.ui.lab import Lab
+from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import runs_inline, zero_events
 from lora_lab.units import count, gigabytes, percent
@@ -32,25 +31,10 @@ _TICK_S = 0.6
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 
 
-class TrainView:
-    """Controls on the left, answers on the right. The visitor's choices are one Selection in a gr.State."""
+class TrainView(Place):
+    """Which grid to train on the left, how it learns on the right."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    def build(self, page: gr.Blocks) -> None:
-        """Lay the view out inside `page` and wire it."""
-        gr.Navbar(visible=False)
-        self.selection = gr.State(Selection())
-        self.seen = gr.State("")
-        self.header = gr.HTML(html.header("Train", "", device=device_name(self.lab.device)), js_on_load=html.HEADER_JS)
-        with gr.Row(elem_classes="lab-main"):
-            with gr.Column(elem_classes="lab-aside"):
-                self._build_controls()
-            with gr.Column(elem_classes="lab-answers"):
-                self._build_answers()
-        self.timer = gr.Timer(_TICK_S, active=False)
-        self._wire(page)
+    name = "Train"
 
     def _build_controls(self) -> None:
         benches = [(name.replace("digits:", "digits · "), name) for name in BENCH_NAMES]
@@ -80,6 +64,7 @@ class TrainView:
         self.status = gr.HTML(elem_id="status")
 
     def _build_answers(self) -> None:
+        self.seen, self.timer = gr.State(""), gr.Timer(_TICK_S, active=False)
         with gr.Row(elem_classes="lab-cards"):
             with gr.Column(elem_classes="lab-card"):
                 gr.HTML(html.question("Does the loss fall?", "on the examples it trains on; a shade a rank, a dash a seed"))
@@ -187,7 +172,7 @@ class TrainView:
     def choose_matrix(self, matrix: str, selection: Selection) -> list[Any]:
         """Another matrix for the spectrum."""
         selection = replace(selection, matrix=matrix)
-        return [selection, self._header(selection), _live_spectrum(self._runs(selection), matrix)]
+        return [selection, self.header_of(selection), _live_spectrum(self._runs(selection), matrix)]
 
     @user_errors
     def show_costs(self, selection: Selection) -> list[Any]:
@@ -200,14 +185,14 @@ class TrainView:
         except LabError as err:
             unfilled = selection.is_own and not (selection.base and selection.data)
             sentence = "Name a base and give a data file." if unfilled else str(err)
-            return [selection, self._header(selection), html.say(sentence), own, "", "", "", ""]
+            return [selection, self.header_of(selection), html.say(sentence), own, "", "", "", ""]
         selection = replace(selection, targets=tuple(t for t in selection.targets if geometry.matching(t)))
         chosen = {m.name for m in geometry.targeted(selection.targets)}
         drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
         title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>'
         about = f'<div class="lab-s">{escape(bench.about)}</div>'
         costs, plan = _costs(bench, geometry, selection), self._plan_sentence(bench, geometry, selection)
-        return [selection, self._header(selection), about, own, title, drawing, costs, plan]
+        return [selection, self.header_of(selection), about, own, title, drawing, costs, plan]
 
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
@@ -219,7 +204,7 @@ class TrainView:
         name, job = self.lab.new_job(specs)
         selection = replace(selection, job=name)
         buttons = [gr.Button(interactive=True), gr.Button(interactive=False)]
-        begun = [selection, self._header(selection), gr.Timer(active=True), *buttons]
+        begun = [selection, self.header_of(selection), gr.Timer(active=True), *buttons]
         yield from self._drive(job, begun)
 
     def _drive(self, job: Job, begun: list[Any]) -> Iterator[list[Any]]:
@@ -279,9 +264,6 @@ class TrainView:
             alpha=selection.alpha if selection.alpha in [value for _, value in ALPHAS] else default.alpha,
             seeds=tuple(seed for seed in selection.seeds if seed in SEEDS),
         )
-
-    def _header(self, selection: Selection) -> str:
-        return html.header("Train", selection.query(), device=device_name(self.lab.device))
 
     def _job(self, selection: Selection) -> Job | None:
         return self.lab.jobs.get(selection.job)

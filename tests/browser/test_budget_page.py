@@ -135,7 +135,7 @@ def test_trace_stands_beside_the_formula(open_page: Callable[..., Page]) -> None
 
 def test_terms_sum_to_what_the_tiles_say(open_page: Callable[..., Page]) -> None:
     page = open_budget(open_page)
-    page.locator("summary").click()
+    page.locator("summary", has_text="term by term").click()
     for table in ("count-terms", "memory-terms"):
         cells = page.locator(f"#{table} tr td:last-child").all_inner_texts()
         values = [int(cell.replace(",", "")) for cell in cells]

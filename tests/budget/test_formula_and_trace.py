@@ -105,6 +105,7 @@ def test_formula_and_trace_agree_on_the_peak(cell: str) -> None:
     assert sum(getattr(traced, part) for part in PARTS) == traced.peak
 
 
+@pytest.mark.slow
 def test_an_image_model_is_reckoned_by_its_patches(tmp_path: Path) -> None:
     """ViT-Base: 196 patches and a class token."""
     config = {
@@ -178,6 +179,7 @@ def test_quantizing_leaves_experts_alone_and_says_so() -> None:
     assert any("experts" in note for note in budget("mixtral-8x7b-v0.1", "qlora").notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2-medium", "smollm2-135m"])
 def test_full_fine_tuning_peaks_at_ten_bytes_a_parameter_inside_the_optimizers_step(name: str) -> None:
     """Weight, gradient and two moments in bf16, and the roots of the second moments; little else is held by then."""
@@ -205,6 +207,7 @@ def test_each_target_keeps_its_own_copy_of_its_input() -> None:
     assert two.activations - one.activations == layers * tokens * 2 * 4 * 32
 
 
+@pytest.mark.slow
 def test_the_loss_takes_fourteen_bytes_a_logit_and_prepared_for_k_bits_sixteen() -> None:
     model = find_model("llama-3.2-1b")
     logits = 2 * 512 * 128256

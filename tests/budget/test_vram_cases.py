@@ -68,6 +68,7 @@ def test_there_are_eight_cases_and_each_names_its_counter_and_source() -> None:
     assert all(row["counter"] in ("allocated", "reserved") and row["source"] for row in ROWS.values())
 
 
+@pytest.mark.slow
 @each_case
 def test_the_trace_is_near_the_measurement(case_id: str) -> None:
     allowed = _ALLOWED_TRACE.get(case_id, 0.03)
@@ -80,11 +81,13 @@ def test_the_formula_is_near_the_measurement(case_id: str) -> None:
     assert reckoned(case_id).peak == pytest.approx(case_of(case_id).measured_bytes, rel=allowed)
 
 
+@pytest.mark.slow
 @each_case
 def test_the_formula_is_near_the_trace(case_id: str) -> None:
     assert reckoned(case_id).peak == pytest.approx(traced(case_id).peak, rel=0.02)
 
 
+@pytest.mark.slow
 def test_what_was_measured_between_two_runs_is_reckoned_too() -> None:
     """Doubling r cost 0.26 GB, moving as many parameters to the MLP 2.4 GB: differences, in which constant errors drop out.
 
@@ -96,6 +99,7 @@ def test_what_was_measured_between_two_runs_is_reckoned_too() -> None:
         assert reckoned(case_id).peak - reckoned("p-r32").peak == pytest.approx(measured, abs=allowed_bytes)
 
 
+@pytest.mark.slow
 def test_quantizing_saves_what_was_measured() -> None:
     """The same run on the same card, in bf16 and in NF4 quantized twice."""
     measured = case_of("m7-lora4").measured_bytes - case_of("m7-qlora4").measured_bytes
