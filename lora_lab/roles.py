@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Role = Literal["q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "router", "pooler", "head", "other"]
+Role = Literal["embedding", "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "router", "pooler", "head", "other"]
 ROLES: tuple[Role, ...] = get_args(Role)
 # Where a family stores several matrices as one, a role stands for the matrix that holds it.
 FUSED: dict[Role, Role] = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
@@ -13,6 +13,7 @@ _ENDINGS: tuple[tuple[Role, tuple[str, ...]], ...] = (
     ("up", ("intermediate.dense",)),
     ("pooler", ("pooler.dense",)),
     ("down", ("output.dense", "mlp.c_proj", "mlp.Wo", "dense_4h_to_h", "DenseReluDense.wo")),
+    ("embedding", ("embed_tokens", "wte", "word_embeddings", "embed_in", "shared")),
     ("router", ("mlp.gate", "block_sparse_moe.gate", "mlp.router", "router")),
     ("qkv", ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "qkv")),
     ("gate_up", ("gate_up_proj", "mlp.Wi")),
@@ -33,8 +34,8 @@ _HEADS = {*_TASK_HEADS, "lm_head", "embed_out", "cls", "generator_predictions"}
 def role_of(name: str) -> Role:
     """What a module does, from how its name ends.
 
-    >>> role_of("bert.encoder.layer.0.attention.output.dense"), role_of("model.layers.3.self_attn.q_proj")
-    ('o', 'q')
+    >>> role_of("bert.encoder.layer.0.attention.output.dense"), role_of("model.layers.3.self_attn.q_proj"), role_of("gpt.wte")
+    ('o', 'q', 'embedding')
     """
     parts = name.split(".")
     if _HEADS & set(parts):

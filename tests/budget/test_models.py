@@ -15,6 +15,7 @@ from lora_lab.budget import find_model, model_names
 from lora_lab.budget.build_catalogue import as_text, rebuilt
 from lora_lab.budget.models import CATALOGUE
 from lora_lab.errors import AssetError, DataError, LabError, SpecError
+from lora_lab.roles import role_of
 
 # Counted from published configurations by other programs than ours; a tied head counts once.
 TOTAL_PARAMS = {
@@ -270,3 +271,11 @@ def test_a_catalogue_model_is_found_without_torch(repository: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_every_model_has_one_table_of_token_embeddings() -> None:
+    for name in model_names():
+        geometry = find_model(name).geometry
+        (tokens,) = [table for table in geometry.tables if role_of(table.name) == "embedding"]
+        assert geometry.architecture is not None
+        assert tokens.rows == geometry.architecture.vocab, name
