@@ -146,7 +146,9 @@ def test_selection_travels_to_train_and_back(open_page: Callable[..., Page]) -> 
     page = open_budget(open_page, "?model=gpt2-medium&rank=4&card=T4")
     page.locator(".lab-header nav a", has_text="Train").click()
     page.locator("#start").wait_for()
-    page.locator(".lab-header nav a", has_text="Budget").click()
+    back = page.locator(".lab-header nav a", has_text="Budget")
+    expect(back).to_have_attribute("href", re.compile("gpt2-medium"))  # the header knows it when the place has loaded
+    back.click()
     expect(page.locator("#tile-params")).to_contain_text(f"{ll.budget('gpt2-medium', ll.LoraSpec(r=4)).trainable_params:,}")
     expect(page.locator("#tile-fits")).to_contain_text(find_card("T4").name)
 

@@ -37,7 +37,7 @@ FAMILY_CELLS: dict[str, Cell] = {
         ("mixtral-8x7b-v0.1", 256),
         ("deberta-v2-xxlarge", 256),
     )
-    for checkpointing in ((False,) if model in ("mixtral-8x7b-v0.1", "deberta-v2-xxlarge", "phi-2") else (False, True))
+    for checkpointing in ((False, True) if model in ("llama-3.2-1b", "gemma-2-2b", "gpt2", "roberta-base") else (False,))
 }
 METHOD_CELLS: dict[str, Cell] = {
     "dora": ("pythia-1b", MethodSpec(method="dora"), {}),
@@ -69,6 +69,9 @@ STEP_CELLS: dict[str, Cell] = {
     "eager and checkpointed": ("opt-1.3b", MethodSpec(), {"attention": "eager", "checkpointing": True}),
     "int8": ("llama-3.2-1b", MethodSpec(), {"quant": "int8"}),
     "int8 of a Conv1D": ("gpt2", MethodSpec(target_modules=ALL_LINEAR), {"quant": "int8", "checkpointing": True}),
+    "int8 before a ReLU": ("opt-1.3b", MethodSpec(), {"quant": "int8"}),
+    "dora on nf4": ("llama-3.2-1b", MethodSpec(method="dora"), {"quant": "nf4"}),
+    "experts": ("mixtral-8x7b-v0.1", MethodSpec(target_modules=("down",)), {"seq": 256}),
     "nf4 of a Conv1D": ("gpt2", MethodSpec(), {"quant": "nf4"}),
     "nf4": ("llama-3.2-1b", MethodSpec(target_modules=ALL_LINEAR), {"quant": "nf4"}),
     "qlora": ("llama-3.2-1b", MethodSpec(method="qlora", r=64, target_modules=ALL_LINEAR), {**QLORA, "checkpointing": True}),
