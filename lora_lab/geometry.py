@@ -165,6 +165,10 @@ class Geometry:
         """Parameters of the model, a tied weight counted once."""
         return sum(part.params for part in self.parts())
 
+    def share_of(self, params: int) -> float:
+        """So many parameters as a share of the model's."""
+        return params / self.total_params
+
     def parts(self) -> Iterator[Matrix | Table | Norm | Loose]:
         """Everything that has parameters."""
         yield from self.matrices

@@ -15,6 +15,7 @@ from lora_lab.budget.models import Model, find_model, model_names
 from lora_lab.budget.solver import (
     Remedy,
     cheapest_change,
+    equal_lines,
     grid,
     max_batch,
     max_r,
@@ -37,6 +38,7 @@ __all__ = [
     "cards",
     "cheapest_change",
     "count_terms",
+    "equal_lines",
     "find_card",
     "find_model",
     "grid",

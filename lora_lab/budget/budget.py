@@ -73,7 +73,7 @@ class Budget:
     @property
     def trainable_share(self) -> float:
         """Trained parameters as a share of the base's."""
-        return self.trainable_params / self.total_params
+        return self.model.geometry.share_of(self.trainable_params)
 
     @cached_property
     def adapter_file_bytes(self) -> int:

@@ -40,6 +40,10 @@ class Ledger:
         """What a card must have: peak and overhead."""
         return self.peak + self.overhead
 
+    def difference_from(self, other: "Ledger") -> float:
+        """How far this peak lies from another's, as a share of the other's."""
+        return self.peak / other.peak - 1
+
     def to_json(self) -> dict[str, int]:
         """Every part, the overhead and the peak, bytes."""
         return {**{part: getattr(self, part) for part in PARTS}, "overhead": self.overhead, "peak": self.peak}

@@ -173,6 +173,11 @@ def versus(made: Budget) -> dict[str, Budget]:
     return rows
 
 
+def equal_lines(made: Budget, card: Card, *, of_vram: bool) -> tuple[int, int]:
+    """Two costs to draw a map's lines at: this budget's own, and a card's bytes or ten times the parameters."""
+    return (made.ledger.peak, card.memory_bytes) if of_vram else (made.trainable_params, 10 * made.trainable_params)
+
+
 def grid(made: Budget, choices: Iterable[tuple[str, ...]], ranks: Iterable[int]) -> list[list[Budget]]:
     """A row a choice of targets, a column a rank."""
     ranks = tuple(ranks)

@@ -17,10 +17,10 @@ def budget_map(
     ranks: Sequence[int],
     lines: Mapping[str, int],
 ) -> go.Figure:
-    """A cell for each choice of targets (rows) and rank (columns), coloured by cost on a logarithmic scale.
+    """A cell for each choice of targets (rows) and rank (columns), coloured by its place among all costs.
 
     Args:
-        values: what each cell costs, more than 0; the colour is its rank among them.
+        values: what each cell costs, more than 0; the colour is its place among them.
         texts: the cost as people read it.
         rows: the choices of targets.
         ranks: the ranks.

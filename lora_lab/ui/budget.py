@@ -1,6 +1,7 @@
 """Budget: what a configuration costs, before anything runs. No model is loaded."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,6 +13,7 @@ from lora_lab.budget import (
     budget,
     cards,
     cheapest_change,
+    equal_lines,
     find_card,
     find_model,
     grid,
@@ -28,10 +30,9 @@ from lora_lab.specs import METHODS, MethodSpec, parse_layers, resolve_alpha
 from lora_lab.ui import budget_html, html
 from lora_lab.ui.errors import user_errors
 from lora_lab.ui.place import Place
-from lora_lab.ui.selection import Selection
+from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.units import count, gigabytes
 
-ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
 QUANTS = (("16-bit base", "none"), ("int8", "int8"), ("NF4", "nf4"), ("NF4, double", "nf4-dq"))
 OPTIMIZERS = (
     ("AdamW", "adamw"),
@@ -87,7 +88,8 @@ class BudgetView(Place):
         with gr.Column(elem_classes="lab-card"):
             gr.HTML(
                 html.question(
-                    "What does each rank on each choice cost?", "a cell a configuration; left of the line is within this one's cost"
+                    "What does each rank on each choice cost?",
+                    "LoRA's kin, a cell a configuration; left of a line is within its cost",
                 )
             )
             self.shade = gr.Radio(
@@ -176,10 +178,12 @@ class BudgetView(Place):
         picked = str(event.pick)
         if picked.startswith("targets:"):
             return self.show(replace(selection, targets=self._present(selection, picked.removeprefix("targets:").split(","))))
-        geometry = self._model(selection).geometry
-        chosen = {m.name for m in geometry.targeted(selection.targets)}
+        geometry, targets = self._model(selection).geometry, _targets(selection)
+        if not targets:  # the method adapts no matrix
+            return self.show(selection)
+        chosen = {m.name for m in geometry.targeted(targets)}
         here = {m.name for m in geometry.matching(picked)}
-        kept = tuple(t for t in _spelled_out(geometry, selection.targets) if not here & {m.name for m in geometry.matching(t)})
+        kept = tuple(t for t in _spelled_out(geometry, targets) if not here & {m.name for m in geometry.matching(t)})
         return self.show(replace(selection, targets=kept if here <= chosen else (*kept, picked)))
 
     def show(self, selection: Selection) -> list[Any]:
@@ -199,7 +203,7 @@ class BudgetView(Place):
             made, card = _made(self._model(selection), selection), find_card(selection.card)
         except LabError:
             return [self.header_of(selection), None, "", "", "", "", "", ""]
-        largest = budget_html.largest_table(card, most_that_fits(made, card))
+        largest = budget_html.largest_table(made, card, most_that_fits(made, card))
         code = (peft_code(made), training_code(made))
         drawn, equal = _map(made, selection.shade, card), _equal(made, selection.params)
         return [self.header_of(selection), drawn, equal, largest, *code, budget_html.terms(made), ""]
@@ -213,11 +217,7 @@ class BudgetView(Place):
         return budget_html.traced(budget(model, made.spec, trace=True, **fields), made)
 
     def _model(self, selection: Selection) -> Model:
-        if (
-            self.lab.public
-            and selection.model not in model_names()
-            and ("." in selection.model[:1] or selection.model.startswith("/"))
-        ):
+        if self.lab.public and Path(selection.model).exists():
             raise SpecError(f"The model must be one of the list or a Hub id here. Got {selection.model!r}.")
         return find_model(selection.model)
 
@@ -240,6 +240,13 @@ def _chosen(selection: Selection, values: tuple[Any, ...]) -> Selection:
     return replace(selection, **{**chosen, **numbers, "options": tuple(chosen["options"]), "layers": chosen["layers"] or ""})
 
 
+def _targets(s: Selection) -> tuple[str, ...]:
+    """What is selected; as long as nothing was, the method's own; none where it takes none."""
+    info = METHODS[s.method]
+    untouched = s.targets == Selection().targets
+    return (info.default_targets if untouched else s.targets) if info.has_targets else ()
+
+
 def _made(model: Model, s: Selection) -> Budget:
     """The budget of what is selected."""
     method = MethodSpec(
@@ -247,7 +254,7 @@ def _made(model: Model, s: Selection) -> Budget:
         r=s.rank,
         lora_alpha=resolve_alpha(s.alpha, s.rank),
         lora_dropout=0.1 if "dropout" in s.options else 0.0,
-        target_modules=s.targets if METHODS[s.method].has_targets and s.method != "ia3" else (),
+        target_modules=_targets(s),
         layers_to_transform=parse_layers(s.layers),
     )
     return budget(
@@ -277,9 +284,9 @@ def _map(made: Budget, shade: str, card: Card) -> Any:
     spec = made.spec if METHODS[made.spec.method].has_targets else MethodSpec()
     rows = grid(replace(made, spec=spec), choices, _RANKS)
     values = [[one.ledger.peak if of_vram else one.trainable_params for one in row] for row in rows]
-    most = made.ledger.peak if of_vram else made.trainable_params
+    most, wider = equal_lines(made, card, of_vram=of_vram)
     said = gigabytes if of_vram else count
-    other = {f"{card.name}, overhead apart": card.memory_bytes} if of_vram else {f"ten times that: {said(10 * most)}": 10 * most}
+    other = {f"{card.name}, overhead apart" if of_vram else f"ten times that: {said(wider)}": wider}
     texts = [[said(value) for value in row] for row in values]
     names = [" ".join(choice) for choice in choices]
     return budget_map(values, texts, rows=names, ranks=_RANKS, lines={f"this one: {said(most)}": most, **other})

@@ -30,7 +30,9 @@ def targets(made: Budget) -> str:
     geometry = made.model.geometry
     chosen = {m.name for m in geometry.targeted(made.spec.targets)}
     chips = "".join(f'<button class="lab-chip" data-pick="targets:{names}">{label}</button>' for label, names in _PRESETS)
-    title = f'<div class="lab-h">Target matrices <small>{geometry_note(geometry)}</small></div>'
+    takes = METHODS[made.spec.method].has_targets
+    note = geometry_note(geometry) if takes else f"{METHODS[made.spec.method].label} names none"
+    title = f'<div class="lab-h">Target matrices <small>{escape(note)}</small></div>'
     return f'{title}<div class="lab-presets">{chips}</div>{block_drawing(geometry.block(), chosen, r=made.spec.r)}'
 
 
@@ -125,10 +127,10 @@ def _mark(card: Card, most: float, *, chosen: bool) -> str:
     )
 
 
-def largest_table(card: Card, largest: dict[str, int | None]) -> str:
+def largest_table(made: Budget, card: Card, largest: dict[str, int | None]) -> str:
     """The most that fits a card, one thing turned at a time."""
-    names = {"max_r": "rank r", "max_batch": "batch", "max_seq": "sequence"}
-    rows = ((names[key], most) for key, most in largest.items())
+    names = {"max_r": METHODS[made.spec.method].r_is, "max_batch": "batch", "max_seq": "sequence"}
+    rows = ((names[key], most) for key, most in largest.items() if names[key])
     body = "".join(f"<tr><td>{name}</td><td>{f'{most:,}' if most else 'none fits'}</td></tr>" for name, most in rows)
     head = question(f"What is the most that fits {card.name}?", "each alone, other things equal")
     return f'{head}<table class="lab-table" id="largest">{body}</table>'
@@ -200,7 +202,7 @@ def traced(made: Budget, by_formula: Budget) -> str:
     ours, theirs = by_formula.ledger.to_json(), made.ledger.to_json()
     parts = [*PARTS, "peak"]
     body = "".join(f"<tr><td>{part}</td><td>{gigabytes(ours[part])}</td><td>{gigabytes(theirs[part])}</td></tr>" for part in parts)
-    off = percent(by_formula.ledger.peak / made.ledger.peak - 1, 2)
+    off = percent(by_formula.ledger.difference_from(made.ledger), 2)
     return (
         f'<table class="lab-table" id="traced"><tr><th></th><th>formula</th><th>trace</th></tr>{body}</table>'
         f'<div class="lab-s">The formula is {off} off two real steps on the meta device.</div>'

@@ -7,6 +7,8 @@ from urllib.parse import urlencode
 
 from lora_lab.specs import DataSpec
 
+ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
+
 
 @dataclass(frozen=True)
 class Selection:

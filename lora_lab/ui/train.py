@@ -20,13 +20,12 @@ from lora_lab.sweeps.summary import base_name, best_accuracy, rank_table
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.place import Place
-from lora_lab.ui.selection import Selection
+from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.ui.zero import runs_inline, zero_events
 from lora_lab.units import count, gigabytes, percent
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SEEDS = (0, 1, 2, 3)
-ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
 _TICK_S = 0.6
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 
@@ -333,7 +332,7 @@ def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
     cells = []
     for r in selection.r:
         params = lora_params(geometry, selection.targets, r=r)
-        cells.append(f"<span>r {r}: <b>{params:,}</b> ({percent(params / geometry.total_params, 2)})</span>")
+        cells.append(f"<span>r {r}: <b>{params:,}</b> ({percent(geometry.share_of(params), 2)})</span>")
     plus = f"<span>and {count(head)} for the head</span>" if head else ""
     of = f"<span>trainable, of {count(geometry.total_params)}</span>"
     return f'<div class="lab-counts" aria-live="polite">{"".join(cells)}{of}{plus}</div>'

@@ -109,6 +109,17 @@ def test_click_on_a_fused_matrix_takes_all_that_it_stands_for(view: BudgetView) 
     assert pick(view, with_mlp, "qkv").targets == ("up",)
 
 
+def test_click_on_a_method_with_targets_of_its_own_starts_from_those(view: BudgetView) -> None:
+    with_q = pick(view, Selection(method="ia3"), "q")
+    assert with_q.targets == ("k", "v", "down", "q")
+    wanted = ll.budget("llama-3.2-3b", ll.MethodSpec(method="ia3", target_modules=with_q.targets))
+    assert f"{wanted.trainable_params:,}" in shown(view, with_q)
+
+
+def test_click_does_nothing_where_the_method_adapts_no_matrix(view: BudgetView) -> None:
+    assert pick(view, Selection(method="full"), "up").targets == Selection().targets
+
+
 def test_click_takes_one_out_of_all(view: BudgetView) -> None:
     assert pick(view, Selection(targets=("all-linear",)), "gate").targets == ("q", "k", "v", "o", "up", "down")
 
@@ -150,7 +161,8 @@ def test_public_visitors_name_no_path(tmp_path: Path) -> None:
     here.write_text("{}")
     lab = Lab.from_environment(tmp_path / "runs")
     lab.public = True
-    assert "must be one of the list or a Hub id" in shown(BudgetView(lab), Selection(model=str(here)))
+    for path in (str(here), "data", "README.md"):  # relative ones too
+        assert "must be one of the list or a Hub id" in shown(BudgetView(lab), Selection(model=path))
 
 
 def test_remedy_named_on_the_tile_is_true(view: BudgetView) -> None:
