@@ -3,10 +3,14 @@
 Names resolve when they are first used: `import lora_lab` loads neither torch nor gradio nor transformers nor peft.
 """
 
+import logging
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Where it is installed PEFT imports it, and it announces at every start that a kernel it can do without is missing.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _HOME = {
     "Adapter": "lora_lab.adapters",

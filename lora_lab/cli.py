@@ -5,11 +5,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lora_lab.errors import LabError, SpecError
 from lora_lab.events import DoneEvent, EvalEvent, Event
-from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, SweepSpec, parse_layers, resolve_alpha
+from lora_lab.specs import METHODS, DataSpec, Init, MethodSpec, RunSpec, SweepSpec, parse_layers, resolve_alpha
 from lora_lab.units import count, gigabytes, percent, seconds
 
 if TYPE_CHECKING:
@@ -37,21 +37,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lora-lab", description="Train LoRA adapters and look inside them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _budget_flags(_command(commands, "budget", _budget, "what a configuration costs in parameters and memory"))
-    train = _command(commands, "train", _train, "train one adapter")
+    train = _command(commands, "train", _train, "train one run")
     _bench_flags(train)
-    train.add_argument("--method", default="lora", help="lora or rslora")
-    train.add_argument("--r", default="8", help="rank")
-    train.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
-    train.add_argument("--targets", default="q,v", help="module names or roles, or all-linear")
-    train.add_argument("--lr", help="learning rate")
+    _method_flags(train)
+    train.add_argument("--loraplus-ratio", help="LoRA+: the learning rate of B over that of A")
+    train.add_argument("--lr", help="learning rate; the bench's and the method's by default")
     train.add_argument("--seed", default="0")
 
     sweep = _command(commands, "sweep", _sweep, "train a grid of adapters")
     _bench_flags(sweep)
-    sweep.add_argument("--method", default="lora", help="lora, rslora or both")
+    sweep.add_argument("--method", default="lora", help=f"one or several of {', '.join(METHODS)}")
+    sweep.add_argument("--init", default="default", help=f"start values, one or several of {', '.join(get_args(Init))}")
     sweep.add_argument("--r", default="1,2,4,8", help="ranks")
     sweep.add_argument("--alpha", default="16", help="lora_alpha, or multiples of the rank such as 2r")
-    sweep.add_argument("--targets", default="q,v", help="choices of targets, separated by semicolons")
+    sweep.add_argument("--targets", default="", help="choices of targets, separated by semicolons; the method's own by default")
     sweep.add_argument("--lr", help="learning rates")
     sweep.add_argument("--seeds", default="0")
     sweep.add_argument("--runner", default="process", help="process or inline")
@@ -85,18 +84,27 @@ def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps")
     command.add_argument("--batch", help="batch size")
     command.add_argument("--dropout", default="0", help="lora_dropout")
+    command.add_argument("--virtual-tokens", default="8", help="tokens of the prefix or prompt that goes with LoRA")
+    command.add_argument("--quant", help="none, int8, nf4 or nf4-dq; QLoRA means nf4-dq by default")
+    command.add_argument("--optimizer", help="a class of torch.optim or bitsandbytes.optim; AdamW by default")
     command.add_argument("--device", help="cuda, mps or cpu; the best there is by default")
     command.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
 
 
-def _budget_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", required=True, help="a name of the catalogue, a config.json, a folder or a Hub id")
+def _method_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--method", default="lora", help=", ".join(METHODS))
     command.add_argument("--r", default="8", help="rank, bottleneck width, virtual tokens or top layers")
     command.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
     command.add_argument("--targets", default="", help="module names or roles, or all-linear; the method's own by default")
     command.add_argument("--layers", default="", help="layers to adapt, such as 0-5,8")
     command.add_argument("--bias", default="none", help="biases trained beside: none, all or lora_only")
+    command.add_argument("--init", default="default", help=f"start values of A and B: {', '.join(get_args(Init))}")
+
+
+def _budget_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, help="a name of the catalogue, a config.json, a folder or a Hub id")
+    _method_flags(command)
+    command.add_argument("--virtual-tokens", default="8", help="tokens of the prefix or prompt that goes with LoRA")
     command.add_argument("--batch", default="1", help="sequences a step")
     command.add_argument("--seq", default="512", help="tokens a sequence")
     command.add_argument("--dtype", default="bf16", help="bf16, fp16 or fp32")
@@ -152,6 +160,8 @@ def _method_spec(arguments: argparse.Namespace) -> MethodSpec:
         target_modules=_names(arguments.targets),
         layers_to_transform=parse_layers(arguments.layers),
         bias=arguments.bias,
+        init_lora_weights=arguments.init,
+        num_virtual_tokens=_number("virtual-tokens", arguments.virtual_tokens, int),
     )
 
 
@@ -166,16 +176,9 @@ def _train(arguments: argparse.Namespace) -> int:
     from lora_lab.sweeps import train
 
     _prepare(arguments)
-    r = _number("r", arguments.r, int)
     run = train(
         arguments.bench,
-        LoraSpec(
-            r=r,
-            lora_alpha=resolve_alpha(arguments.alpha, r),
-            lora_dropout=_number("dropout", arguments.dropout, float),
-            target_modules=_names(arguments.targets),
-            use_rslora=_use_rslora(arguments.method),
-        ),
+        _method_spec(arguments),
         data=_data(arguments),
         runs=arguments.runs,
         device=arguments.device,
@@ -183,6 +186,9 @@ def _train(arguments: argparse.Namespace) -> int:
         steps=_optional("steps", arguments.steps, int),
         batch_size=_optional("batch", arguments.batch, int),
         learning_rate=_optional("lr", arguments.lr, float),
+        loraplus_lr_ratio=_optional("loraplus-ratio", arguments.loraplus_ratio, float),
+        quant=arguments.quant,
+        optimizer=arguments.optimizer,
         seed=_number("seed", arguments.seed, int),
     )
     if arguments.json:
@@ -228,8 +234,12 @@ def _grid(arguments: argparse.Namespace) -> SweepSpec:
     return SweepSpec(
         r=tuple(_number("r", text, int) for text in _names(arguments.r)),
         lora_alpha=_names(arguments.alpha),
-        targets=tuple(_names(choice) for choice in arguments.targets.split(";") if choice.strip()),
-        use_rslora=tuple(_use_rslora(method) for method in _names(arguments.method)),
+        targets=tuple(_names(choice) for choice in arguments.targets.split(";") if choice.strip()) or ((),),
+        methods=_names(arguments.method),
+        init_lora_weights=_names(arguments.init),  # type: ignore[arg-type]
+        num_virtual_tokens=_number("virtual-tokens", arguments.virtual_tokens, int),
+        quant=arguments.quant,
+        optimizer=arguments.optimizer,
         learning_rate=rates or None,
         seeds=tuple(_number("seeds", text, int) for text in _names(arguments.seeds)),
         steps=_optional("steps", arguments.steps, int),
@@ -295,7 +305,7 @@ def _open(source: str, runs: str) -> Any:
 
 def _report(spec: RunSpec, event: Event) -> None:
     """Progress, a line an evaluation, on standard error."""
-    name = f"r {spec.lora.r} · seed {spec.seed}"
+    name = f"{spec.tuning.method} r {spec.tuning.r} · seed {spec.seed}"
     if isinstance(event, EvalEvent):
         line = f"step {event.step} of {spec.steps}: accuracy {percent(event.accuracy)}, loss {event.loss:.3f}"
         print(f"{name} · {line}", file=sys.stderr, flush=True)
@@ -304,12 +314,14 @@ def _report(spec: RunSpec, event: Event) -> None:
 
 
 def _print_runs(runs: "Sequence[Run]") -> None:
-    print(f"{'run':12} {'r':>4} {'alpha':>6} {'targets':24} {'seed':>4} {'trains':>8} {'accuracy':>9} {'base':>7} {'status':>9}")
+    heads = f"{'seed':>4} {'trains':>8} {'accuracy':>9} {'base':>7} {'status':>9}"
+    print(f"{'run':12} {'method':16} {'r':>4} {'alpha':>6} {'targets':24} {heads}")
     for run in runs:
-        lora, m = run.spec.lora, run.metrics
+        tuning, m = run.spec.tuning, run.metrics
         accuracy = "" if m["accuracy"] is None else percent(m["accuracy"])
-        row = f"{run.run_id} {lora.r:>4} {lora.lora_alpha:>6g} {','.join(lora.target_modules):24} {run.spec.seed:>4}"
-        print(f"{row} {count(m['trainable_params']):>8} {accuracy:>9} {percent(m['base_accuracy']):>7} {m['status']:>9}")
+        adapter = f"{tuning.method:16} {tuning.r:>4} {tuning.lora_alpha:>6g} {','.join(tuning.target_modules):24}"
+        found = f"{accuracy:>9} {percent(m['base_accuracy']):>7} {m['status']:>9}"
+        print(f"{run.run_id} {adapter} {run.spec.seed:>4} {count(m['trainable_params']):>8} {found}")
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -334,13 +346,6 @@ def _number(flag: str, text: str, kind: type[Any]) -> Any:
 
 def _optional(flag: str, text: str | None, kind: type[Any]) -> Any:
     return None if text is None else _number(flag, text, kind)
-
-
-def _use_rslora(method: str) -> bool:
-    methods = {"lora": False, "rslora": True}
-    if method not in methods:
-        raise SpecError(f"--method must be one of {', '.join(methods)}. Got {method!r}.")
-    return methods[method]
 
 
 def _data(arguments: argparse.Namespace) -> DataSpec | None:

@@ -39,6 +39,11 @@ class Matrix:
         return min(self.d_out, self.d_in)
 
     @property
+    def is_quantizable(self) -> bool:
+        """transformers hands every nn.Linear and Conv1D but the head to bitsandbytes: no subclass (Falcon's), no 3-D experts."""
+        return self.kind in ("linear", "conv1d") and self.role != "head"
+
+    @property
     def weight_params(self) -> int:
         """Parameters of the weight, whether tied or not."""
         return self.experts * self.d_out * self.d_in
@@ -297,7 +302,7 @@ class Geometry:
         for target in targets:
             found = self.matching(target)
             if not found:
-                raise SpecError(out_of_range("target_modules", "LoraSpec", f"among {self._allowed()}", target))
+                raise SpecError(out_of_range("target_modules", "MethodSpec", f"among {self._allowed()}", target))
             chosen.update(m.name for m in found)
         return tuple(m for m in self.matrices if m.name in chosen)
 
@@ -337,7 +342,7 @@ def resolve_targets(geometry: Geometry, targets: Iterable[str], *, r: int) -> tu
     smallest = min(chosen, key=lambda m: m.max_r)
     if r > smallest.max_r:
         allowed = f"an int in 1..min(d_in, d_out)={smallest.max_r} of {smallest.name}"
-        raise SpecError(out_of_range("r", "LoraSpec", allowed, r))
+        raise SpecError(out_of_range("r", "MethodSpec", allowed, r))
     names = {m.name for m in chosen}
     return unique(_shortest_ending(geometry, m, names) for m in chosen)
 

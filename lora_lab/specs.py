@@ -1,21 +1,22 @@
 """Frozen descriptions of something to do. They refuse bad values at once, turn into JSON and back, and name their run.
 
-LoraSpec is what to attach, RunSpec one run whole, SweepSpec a grid of runs. MethodSpec is any method and StepSpec one
-training step of it, as a budget needs them.
+MethodSpec is what to attach (`LoraSpec` writes one in PEFT's words), StepSpec one training step of it as a budget needs it,
+RunSpec one run whole, SweepSpec a grid of runs.
 """
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from lora_lab.errors import SpecError, out_of_range
 
 ALL_LINEAR = "all-linear"
 Number = int | float  # a user may write alpha 16 or 16.0: both are kept as 16.0, and name one run
-_SCHEMA = 1  # raise it when a field changes what a run is: old ids then stay apart from new ones
+_SCHEMA = 2  # raise it when a field changes what a run is: old ids then stay apart from new ones
 
 
 def _require(ok: bool, parameter: str, owner: object, allowed: str, got: object) -> None:
@@ -31,59 +32,43 @@ def _is_number(value: object, *, above: Number) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > above
 
 
+def _is_pattern(text: object) -> bool:
+    try:
+        return bool(re.compile(str(text)))
+    except re.error:
+        return False
+
+
 def _as_floats(spec: object, *names: str) -> None:
     for name in names:
         object.__setattr__(spec, name, float(getattr(spec, name)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSpec:
-    """A LoRA adapter in PEFT's words. Target names are module-name endings, roles (`q`, `v`) or `all-linear`.
-
-    Source: Hu et al. 2021 (arXiv 2106.09685), section 4; rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732).
-    """
-
-    r: int = 8
-    lora_alpha: Number = 16.0
-    lora_dropout: Number = 0.0
-    target_modules: tuple[str, ...] = ("q", "v")
-    use_rslora: bool = False
-
-    def __post_init__(self) -> None:
-        _require(_is_int(self.r, 1), "r", self, "an int of at least 1", self.r)
-        _require(_is_number(self.lora_alpha, above=0), "lora_alpha", self, "a number above 0", self.lora_alpha)
-        dropout_ok = isinstance(self.lora_dropout, int | float) and 0 <= self.lora_dropout < 1
-        _require(dropout_ok, "lora_dropout", self, "a number in 0..1, 1 left out", self.lora_dropout)
-        names = self.target_modules
-        names_ok = isinstance(names, tuple) and bool(names) and all(isinstance(n, str) and n for n in names)
-        _require(names_ok, "target_modules", self, "a tuple of at least one name", names)
-        _as_floats(self, "lora_alpha", "lora_dropout")
-
-    @property
-    def scaling(self) -> float:
-        """The factor of B A: lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
-
-
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to fine-tune: its name among people, and what `r` means to it ("" where it has none)."""
+    """A way to fine-tune: its name among people, and what `r` means to it ("" where it has none).
+
+    `lr_factor` is the learning rate it takes where nothing is said, as a multiple of what LoRA takes on the same bench.
+    """
 
     label: str
     r_is: str = "rank"
     has_targets: bool = True
     default_targets: tuple[str, ...] = ("q", "v")
+    lr_factor: float = 1.0
 
 
 METHODS: dict[str, Method] = {
     "lora": Method("LoRA"),
     "rslora": Method("rsLoRA"),
-    "lora+": Method("LoRA+"),
+    "lora+": Method("LoRA+", lr_factor=0.2),
     "dora": Method("DoRA"),
-    "vera": Method("VeRA"),
+    "vera": Method("VeRA", lr_factor=4.0),
     "adalora": Method("AdaLoRA", r_is="initial rank"),
     "qlora": Method("QLoRA"),
-    "ia3": Method("IA³", r_is="", default_targets=("k", "v", "down")),
+    "lora+prefix": Method("LoRA with prefix"),
+    "lora+preembed": Method("LoRA with PreEmbed"),
+    "ia3": Method("IA³", r_is="", default_targets=("k", "v", "down"), lr_factor=4.0),
     "ln_tuning": Method("LayerNorm tuning", r_is="", has_targets=False),
     "bitfit": Method("BitFit", r_is="", has_targets=False),
     "adapter": Method("Adapter (Houlsby)", r_is="bottleneck width", has_targets=False),
@@ -91,16 +76,21 @@ METHODS: dict[str, Method] = {
     "prefix": Method("Prefix tuning", r_is="virtual tokens", has_targets=False),
     "preembed": Method("PreEmbed (prompt)", r_is="virtual tokens", has_targets=False),
     "prelayer": Method("PreLayer", r_is="virtual tokens", has_targets=False),
-    "partial": Method("Top layers", r_is="top layers", has_targets=False),
-    "full": Method("Full fine-tuning", r_is="", has_targets=False),
+    "partial": Method("Top layers", r_is="top layers", has_targets=False, lr_factor=0.2),
+    "full": Method("Full fine-tuning", r_is="", has_targets=False, lr_factor=0.2),
 }
-LORA_KIN = ("lora", "rslora", "lora+", "dora", "vera", "adalora", "qlora")
+COMBINED = {"lora+prefix": "prefix", "lora+preembed": "preembed"}  # LoRA, and the method of virtual tokens beside it
+PLAIN_LORA = ("lora", "rslora", "lora+", "qlora", *COMBINED)  # W0 + scaling B A and nothing else on a matrix
+LORA_KIN = (*PLAIN_LORA, "dora", "vera", "adalora")
+IN_PLACE = ("full", "partial", "bitfit")  # they train the base's own parameters
+MOVING_INITS = ("pissa", "olora", "loftq")  # start values that take something out of the base
 Bias = Literal["none", "all", "lora_only"]
 Dtype = Literal["bf16", "fp16", "fp32"]
 Quant = Literal["none", "int8", "nf4", "nf4-dq"]
 AdapterDtype = Literal["fp32", "bf16"]
 Optimizer = Literal["adamw", "adamw8bit", "paged-adamw8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "flash", "eager"]
+Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +98,11 @@ class MethodSpec:
     """Any method in PEFT's words. `r` is the rank, the bottleneck width, the virtual tokens or the top layers, as `METHODS` says.
 
     No targets means the method's own. `layers_to_transform` keeps the method to these layers; a key of `rank_pattern` is
-    a regular expression for the end of a module's name, as in PEFT.
+    a regular expression for the end of a module's name, as in PEFT. `init_lora_weights` are the start values of A and B,
+    `default` being PEFT's True (A Kaiming-uniform, B zero). Where LoRA goes with a prefix or a prompt, `num_virtual_tokens`
+    is the length of that.
+
+    Source: Hu et al. 2021 (arXiv 2106.09685), section 4; rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732).
     """
 
     method: str = "lora"
@@ -119,19 +113,28 @@ class MethodSpec:
     layers_to_transform: tuple[int, ...] | None = None
     rank_pattern: tuple[tuple[str, int], ...] = ()
     bias: Bias = "none"
+    init_lora_weights: Init = "default"
+    num_virtual_tokens: int = 8
 
     def __post_init__(self) -> None:
         _require(self.method in METHODS, "method", self, f"one of {', '.join(METHODS)}", self.method)
-        _require(_is_int(self.r, 1), "r", self, "an int of at least 1", self.r)
+        for name in ("r", "num_virtual_tokens"):
+            value = getattr(self, name)
+            _require(_is_int(value, 1), name, self, "an int of at least 1", value)
         _require(_is_number(self.lora_alpha, above=0), "lora_alpha", self, "a number above 0", self.lora_alpha)
         dropout_ok = isinstance(self.lora_dropout, int | float) and 0 <= self.lora_dropout < 1
         _require(dropout_ok, "lora_dropout", self, "a number in 0..1, 1 left out", self.lora_dropout)
+        names = self.target_modules
+        names_ok = isinstance(names, tuple) and all(isinstance(n, str) and n for n in names)
+        _require(names_ok, "target_modules", self, "a tuple of names", names)
         layers = self.layers_to_transform
         layers_ok = layers is None or (bool(layers) and all(_is_int(layer, 0) for layer in layers))
         _require(layers_ok, "layers_to_transform", self, "at least one layer, numbered from 0", layers)
-        ranks_ok = all(_is_int(r, 1) for _, r in self.rank_pattern)
-        _require(ranks_ok, "rank_pattern", self, "ranks of at least 1", self.rank_pattern)
-        _require(self.bias in get_args(Bias), "bias", self, f"one of {', '.join(get_args(Bias))}", self.bias)
+        ranks_ok = all(_is_pattern(pattern) and _is_int(r, 1) for pattern, r in self.rank_pattern)
+        _require(ranks_ok, "rank_pattern", self, "made of regular expressions with ranks of at least 1", self.rank_pattern)
+        for name, choices in (("bias", get_args(Bias)), ("init_lora_weights", get_args(Init))):
+            value = getattr(self, name)
+            _require(value in choices, name, self, f"one of {', '.join(choices)}", value)
         _as_floats(self, "lora_alpha", "lora_dropout")
 
     @property
@@ -140,18 +143,54 @@ class MethodSpec:
         info = METHODS[self.method]
         return (self.target_modules or info.default_targets) if info.has_targets else ()
 
-    @classmethod
-    def of(cls, spec: "LoraSpec | MethodSpec") -> "MethodSpec":
-        """The MethodSpec that says the same as a LoraSpec."""
-        if isinstance(spec, MethodSpec):
-            return spec
-        return cls(
-            method="rslora" if spec.use_rslora else "lora",
-            r=spec.r,
-            lora_alpha=spec.lora_alpha,
-            lora_dropout=spec.lora_dropout,
-            target_modules=spec.target_modules,
-        )
+    @property
+    def scaling(self) -> float:
+        """The factor of B A: lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.method == "rslora" else self.r)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Virtual tokens that the method puts before a text."""
+        if self.method in COMBINED:
+            return self.num_virtual_tokens
+        return self.r if METHODS[self.method].r_is == "virtual tokens" else 0
+
+    def parts(self) -> tuple["MethodSpec", ...]:
+        """The methods that this one is made of: LoRA and the one of virtual tokens, or itself."""
+        if self.method not in COMBINED:
+            return (self,)
+        return replace(self, method="lora"), MethodSpec(method=COMBINED[self.method], r=self.num_virtual_tokens)
+
+    def canonical(self) -> "MethodSpec":
+        """The same with every field that the method has no use for at its default, so that one thing has one spec.
+
+        Fields that ask for something (layers, patterns, biases) stay: a method that cannot give it says so when it attaches.
+        """
+        info, plain = METHODS[self.method], MethodSpec()
+        unused = {
+            "r": not info.r_is,
+            "lora_alpha": self.method not in LORA_KIN or self.method == "vera",
+            "lora_dropout": self.method not in LORA_KIN,
+            "target_modules": not info.has_targets,
+            "init_lora_weights": self.method not in LORA_KIN,
+            "num_virtual_tokens": self.method not in COMBINED,
+        }
+        return replace(self, **{name: getattr(plain, name) for name, is_unused in unused.items() if is_unused})
+
+
+def LoraSpec(*, use_rslora: bool = False, use_dora: bool = False, **fields: Any) -> MethodSpec:
+    """A LoRA adapter in PEFT's words: a MethodSpec of `lora`, `rslora` or `dora`, on q and v where no targets are named.
+
+    Raises:
+        SpecError: a value out of range, or both variants at once.
+
+    >>> LoraSpec(r=4, use_rslora=True).scaling
+    8.0
+    """
+    if use_rslora and use_dora:
+        raise SpecError(out_of_range("use_dora", "LoraSpec", "False where use_rslora is True", use_dora))
+    method = "rslora" if use_rslora else "dora" if use_dora else "lora"
+    return MethodSpec(method=method, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,16 +238,20 @@ class RunSpec:
     """One run, whole: the same RunSpec on the same machine gives the same adapter.
 
     `base_sha256` is of the base's weights and `data.sha256` of the user's own file, so that a run on other bytes is
-    another run. The device is not part of it.
+    another run. `optimizer` is the name of a class of torch.optim or bitsandbytes.optim; `loraplus_lr_ratio` is LoRA+'s, the
+    learning rate of B over that of A. The device is not part of it.
     """
 
     bench: str
     base_sha256: str
     data: DataSpec | None = None
-    lora: LoraSpec = field(default_factory=LoraSpec)
+    tuning: MethodSpec = field(default_factory=MethodSpec)
+    quant: Quant = "none"
     steps: int = 200
     batch_size: int = 32
+    optimizer: str = "AdamW"
     learning_rate: Number = 5e-3
+    loraplus_lr_ratio: Number = 16.0
     warmup_steps: int = 10
     weight_decay: Number = 0.0
     max_grad_norm: Number = 1.0
@@ -219,13 +262,14 @@ class RunSpec:
         for name, least in (("steps", 0), ("batch_size", 1), ("warmup_steps", 0), ("eval_every_steps", 1), ("seed", 0)):
             value = getattr(self, name)
             _require(_is_int(value, least), name, self, f"an int of at least {least}", value)
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "loraplus_lr_ratio", "max_grad_norm"):
             value = getattr(self, name)
             _require(_is_number(value, above=0), name, self, "a number above 0", value)
+        _require(self.quant in get_args(Quant), "quant", self, f"one of {', '.join(get_args(Quant))}", self.quant)
         decay = self.weight_decay
         decay_ok = isinstance(decay, int | float) and math.isfinite(decay) and decay >= 0
         _require(decay_ok, "weight_decay", self, "a number of at least 0", decay)
-        _as_floats(self, "learning_rate", "weight_decay", "max_grad_norm")
+        _as_floats(self, "learning_rate", "loraplus_lr_ratio", "weight_decay", "max_grad_norm")
 
     @property
     def run_id(self) -> str:
@@ -235,37 +279,44 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON-able dict."""
-        record = asdict(self)
-        record["lora"]["target_modules"] = list(self.lora.target_modules)
-        return record
+        return dict(json.loads(json.dumps(asdict(self))))  # tuples become lists, as they do in a file
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "RunSpec":
         """The spec that `to_json` wrote."""
-        lora = {**record["lora"], "target_modules": tuple(record["lora"]["target_modules"])}
+        said = dict(record["tuning"])
+        layers = said["layers_to_transform"]
+        said["target_modules"] = tuple(said["target_modules"])
+        said["layers_to_transform"] = None if layers is None else tuple(layers)
+        said["rank_pattern"] = tuple((pattern, r) for pattern, r in said["rank_pattern"])
         data = DataSpec(**record["data"]) if record["data"] else None
-        return cls(**{**record, "lora": LoraSpec(**lora), "data": data})
+        return cls(**{**record, "tuning": MethodSpec(**said), "data": data})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
-    """A grid of runs: every combination of targets, r, alpha, rsLoRA or not, learning rate and seed.
+    """A grid of runs: every combination of method, targets, r, alpha, start values, learning rate and seed.
 
-    An alpha is a number, or a multiple of the rank such as `"2r"`. None leaves a value to the bench.
+    An alpha is a number, or a multiple of the rank such as `"2r"`. No targets are the method's own. What a method has no use
+    for makes no second run of it. None leaves a value to the bench and the method.
     """
 
     r: tuple[int, ...] = (1, 2, 4, 8)
     lora_alpha: tuple[Number | str, ...] = (16.0,)
-    targets: tuple[tuple[str, ...], ...] = (("q", "v"),)
+    targets: tuple[tuple[str, ...], ...] = ((),)
+    methods: tuple[str, ...] = ("lora",)
+    init_lora_weights: tuple[Init, ...] = ("default",)
     learning_rate: tuple[Number, ...] | None = None
     seeds: tuple[int, ...] = (0,)
     steps: int | None = None
     batch_size: int | None = None
-    use_rslora: tuple[bool, ...] = (False,)
     lora_dropout: Number = 0.0
+    num_virtual_tokens: int = 8
+    quant: Quant | None = None
+    optimizer: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("r", "lora_alpha", "targets", "seeds", "use_rslora"):
+        for name in ("r", "lora_alpha", "targets", "methods", "init_lora_weights", "seeds"):
             value = getattr(self, name)
             _require(isinstance(value, tuple) and bool(value), name, self, "a tuple of at least one value", value)
         rates = self.learning_rate

@@ -55,7 +55,7 @@ def test_sweep_trains_six_runs_that_read_the_turned_digits(swept: dict[str, Any]
     assert swept["skipped"] == []
     assert swept["wall_s"] <= 150
     for r in (4, 16):
-        accuracies = [run["metrics"]["accuracy"] for run in swept["runs"] if run["spec"]["lora"]["r"] == r]
+        accuracies = [run["metrics"]["accuracy"] for run in swept["runs"] if run["spec"]["tuning"]["r"] == r]
         assert np.mean(accuracies) >= 0.72
     assert all(run["metrics"]["base_accuracy"] <= 0.30 for run in swept["runs"])
 
@@ -73,7 +73,7 @@ def test_inspect_gives_the_dense_spectrum(swept: dict[str, Any], capsys: pytest.
     for run in swept["runs"]:
         inspected = printed(capsys, "inspect", run["adapter_dir"], "--json")
         tensors = load_file(Path(run["adapter_dir"]) / "adapter_model.safetensors")
-        lora = run["spec"]["lora"]
+        lora = run["spec"]["tuning"]
         assert inspected["format"] == "peft"
         assert len(inspected["modules"]) == 8
         for module in inspected["modules"]:
@@ -87,7 +87,7 @@ def test_inspect_gives_the_dense_spectrum(swept: dict[str, Any], capsys: pytest.
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["in", "out"])
 def test_compare_of_two_seeds_is_in_0_to_1(swept: dict[str, Any], capsys: pytest.CaptureFixture[str], side: str) -> None:
-    first, second = (run["run_id"] for run in swept["runs"] if run["spec"]["lora"]["r"] == 16)
+    first, second = (run["run_id"] for run in swept["runs"] if run["spec"]["tuning"]["r"] == 16)
     compared = printed(capsys, "compare", first, second, "--runs", str(swept["runs_dir"]), "--side", side, "--json")
     for module in compared["modules"]:
         phi = np.array(module["phi"])
@@ -143,15 +143,14 @@ def test_reviews_learn_above_three_quarters(repository: Path, readme_commands: l
 
 
 BAD = [
-    (["train", "--bench", "digits", "--r", "0"], "r parameter of LoraSpec must be an int of at least 1. Got 0"),
+    (["train", "--bench", "digits", "--r", "0"], "r parameter of MethodSpec must be an int of at least 1. Got 0"),
     (["train", "--bench", "digits", "--r", "65"], "1..min(d_in, d_out)=64"),
     (["train", "--bench", "digits", "--r", "four"], "--r must be an int. Got 'four'"),
-    (["train", "--bench", "digits", "--targets", ""], "target_modules parameter of LoraSpec must be"),
     (["train", "--bench", "digits", "--targets", "q_proj,typo"], "Got 'typo'"),
     (["train", "--bench", "digits", "--lr", "-1"], "learning_rate"),
     (["train", "--bench", "digits", "--steps", "-1"], "steps parameter of RunSpec must be an int of at least 0. Got -1"),
     (["train", "--bench", "digits", "--device", "tpu"], "device parameter of training must be one of"),
-    (["train", "--bench", "digits", "--method", "lo-ra"], "--method must be one of lora, rslora"),
+    (["train", "--bench", "digits", "--method", "lo-ra"], "method parameter of MethodSpec must be one of lora, rslora"),
     (["train", "--bench", "digit"], "The bench must be one of digits"),
     (["train", "--bench", "nobody/nothing"], "data file"),
     (["sweep", "--bench", "digits", "--r", "1,128"], "1..min(d_in, d_out)=64"),

@@ -26,7 +26,7 @@ from lora_lab.benches.digits import base_config
 from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry, Matrix, resolve_targets
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods import attach
+from lora_lab.methods import attach_method
 from lora_lab.methods.support import TINY, tiny_model
 from lora_lab.roles import label_of, layer_of, role_of
 from lora_lab.specs import LoraSpec
@@ -135,7 +135,7 @@ def test_peft_attaches_to_exactly_the_matrices_that_the_targets_name(family: str
     model = tiny(family)
     geometry = read_geometry(model)
     spec = LoraSpec(r=2, target_modules=resolve_targets(geometry, targets, r=2))
-    peft_model = attach(model, spec, seed=0, head_modules=HEADS.get(family, ()), task_type=TASKS.get(family))
+    peft_model = attach_method(model, spec, seed=0, head_modules=HEADS.get(family, ()), task_type=TASKS.get(family))
     assert attached(peft_model) == {m.name for m in geometry.targeted(targets)}
 
 
@@ -170,7 +170,7 @@ def test_targets_of_gpt2_may_be_named_by_ending(targets: tuple[str, ...]) -> Non
     geometry = read_geometry(model)
     spec = LoraSpec(r=2, target_modules=resolve_targets(geometry, targets, r=2))
     ends = (".c_attn", ".c_proj", ".c_fc") if targets == ("all-linear",) else tuple(f".{t}" for t in targets)
-    assert attached(attach(model, spec, seed=0)) == {m.name for m in geometry.matrices if m.name.endswith(ends)}
+    assert attached(attach_method(model, spec, seed=0)) == {m.name for m in geometry.matrices if m.name.endswith(ends)}
 
 
 @pytest.mark.parametrize("family", ["vit", "bert", "llama", "gpt2"])
@@ -193,7 +193,7 @@ def test_one_layer_is_targeted_by_its_full_name_alone() -> None:
     model = tiny("llama")
     name = "model.layers.1.self_attn.v_proj"
     targets = resolve_targets(read_geometry(model), [name], r=2)
-    assert attached(attach(model, LoraSpec(r=2, target_modules=targets), seed=0)) == {name}
+    assert attached(attach_method(model, LoraSpec(r=2, target_modules=targets), seed=0)) == {name}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_one_layer_is_targeted_by_its_full_name_alone() -> None:
 )
 def test_a_target_that_names_nothing_is_refused_with_what_there_is(family: str, target: str) -> None:
     geometry = geometry_of(family)
-    sentence = rf"^The target_modules parameter of LoraSpec must be among .*\. Got '{target}'\.$"
+    sentence = rf"^The target_modules parameter of MethodSpec must be among .*\. Got '{target}'\.$"
     with pytest.raises(SpecError, match=sentence) as refusal:
         resolve_targets(geometry, [target], r=1)
     offered = {"all-linear", *(m.name.rsplit(".", 1)[-1] for m in geometry.matrices)}
@@ -213,7 +213,7 @@ def test_r_may_reach_the_rank_of_the_smallest_named_matrix_and_not_pass_it() -> 
     geometry = geometry_of("llama")
     assert resolve_targets(geometry, ["q", "v"], r=8) == ("q_proj", "v_proj")
     sentence = (
-        r"r parameter of LoraSpec must be an int in 1\.\.min\(d_in, d_out\)=8 of model\.layers\.0\.self_attn\.v_proj\. Got 9\."
+        r"r parameter of MethodSpec must be an int in 1\.\.min\(d_in, d_out\)=8 of model\.layers\.0\.self_attn\.v_proj\. Got 9\."
     )
     with pytest.raises(SpecError, match=sentence):
         resolve_targets(geometry, ["q", "v"], r=9)

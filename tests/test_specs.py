@@ -14,7 +14,7 @@ import jaxtyping
 import pytest
 
 from lora_lab.errors import SpecError
-from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec, resolve_alpha, unique
+from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, SweepSpec, resolve_alpha, unique
 
 NAN, INF = math.nan, math.inf
 RUN = RunSpec(bench="digits", base_sha256="ab" * 32)
@@ -36,13 +36,17 @@ def refused(owner: str, field: str, allowed: str, got: object) -> str:
         *(("r", "an int of at least 1", got) for got in (0, -1, 1.0, 2.5, "8", None, True)),
         *(("lora_alpha", "a number above 0", got) for got in (0, -1.0, NAN, INF, "16", None)),
         *(("lora_dropout", "a number in 0..1, 1 left out", got) for got in (-0.1, 1, 1.5, NAN, "0.1", None)),
-        *(("target_modules", "a tuple of at least one name", got) for got in ((), ["q"], "q", ("q", ""), ("q", 1), None)),
+        *(("num_virtual_tokens", "an int of at least 1", got) for got in (0, "8")),
+        ("rank_pattern", "made of regular expressions with ranks of at least 1", (("q(", 4),)),
+        ("rank_pattern", "made of regular expressions with ranks of at least 1", (("q", 0),)),
+        ("init_lora_weights", "one of default, gaussian, orthogonal, pissa, olora, eva, loftq", "zeros"),
+        *(("target_modules", "a tuple of names", got) for got in (["q"], "q", ("q", ""), ("q", 1), None)),
     ],
 )
-def test_a_lora_spec_refuses_what_is_out_of_range(field: str, allowed: str, got: object) -> None:
+def test_a_method_spec_refuses_what_is_out_of_range(field: str, allowed: str, got: object) -> None:
     with pytest.raises(SpecError) as refusal:
         LoraSpec(**{field: got})
-    assert str(refusal.value) == refused("LoraSpec", field, allowed, got)
+    assert str(refusal.value) == refused("MethodSpec", field, allowed, got)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_a_run_spec_refuses_what_is_out_of_range(field: str, allowed: str, got: 
     assert str(refusal.value) == refused("RunSpec", field, allowed, got)
 
 
-@pytest.mark.parametrize("field", ["r", "lora_alpha", "targets", "seeds", "use_rslora"])
+@pytest.mark.parametrize("field", ["r", "lora_alpha", "targets", "seeds", "methods", "init_lora_weights"])
 @pytest.mark.parametrize("got", [(), [1], 1, None])
 def test_a_sweep_spec_refuses_an_axis_without_values(field: str, got: object) -> None:
     with pytest.raises(SpecError) as refusal:
@@ -94,6 +98,9 @@ OTHER: dict[str, Any] = {
     "bench": "digits:inverted",
     "base_sha256": "cd" * 32,
     "data": DataSpec(path="x.csv"),
+    "quant": "nf4",
+    "optimizer": "SGD",
+    "loraplus_lr_ratio": 8.0,
     "steps": 201,
     "batch_size": 16,
     "learning_rate": 1e-3,
@@ -103,22 +110,27 @@ OTHER: dict[str, Any] = {
     "eval_every_steps": 25,
     "seed": 1,
 }
-OTHER_LORA: dict[str, Any] = {
+OTHER_TUNING: dict[str, Any] = {
+    "method": "dora",
     "r": 4,
     "lora_alpha": 8.0,
     "lora_dropout": 0.1,
     "target_modules": ("q",),
-    "use_rslora": True,
+    "layers_to_transform": (1,),
+    "rank_pattern": (("q", 2),),
+    "bias": "all",
+    "init_lora_weights": "pissa",
+    "num_virtual_tokens": 4,
 }
 OTHER_DATA: dict[str, Any] = {"path": "y.csv", "text_column": "review", "label_column": "stars", "sha256": "ef" * 32}
 VARIANTS = [replace(RUN, **{name: value}) for name, value in OTHER.items()]
-VARIANTS += [replace(RUN, lora=replace(RUN.lora, **{name: value})) for name, value in OTHER_LORA.items()]
+VARIANTS += [replace(RUN, tuning=replace(RUN.tuning, **{name: value})) for name, value in OTHER_TUNING.items()]
 VARIANTS += [replace(RUN, data=replace(OTHER["data"], **{name: value})) for name, value in OTHER_DATA.items()]
 
 
 def test_every_field_is_varied_here() -> None:
-    assert {field.name for field in fields(RunSpec)} == {*OTHER, "lora"}
-    assert {field.name for field in fields(LoraSpec)} == set(OTHER_LORA)
+    assert {field.name for field in fields(RunSpec)} == {*OTHER, "tuning"}
+    assert {field.name for field in fields(MethodSpec)} == set(OTHER_TUNING)
     assert {field.name for field in fields(DataSpec)} == set(OTHER_DATA)
 
 
@@ -127,9 +139,40 @@ def test_every_field_of_a_spec_changes_the_run_it_names() -> None:
     assert len(set(ids)) == len(ids)
 
 
+def test_peft_words_name_the_method() -> None:
+    assert LoraSpec(r=2) == MethodSpec(r=2)
+    assert LoraSpec(use_rslora=True) == MethodSpec(method="rslora")
+    assert LoraSpec(use_dora=True) == MethodSpec(method="dora")
+    with pytest.raises(SpecError, match="use_dora parameter of LoraSpec must be False where use_rslora"):
+        LoraSpec(use_dora=True, use_rslora=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_has_no_use_for_makes_no_second_spec_of_it(method: str) -> None:
+    info = METHODS[method]
+    other = MethodSpec(method=method, r=3, lora_alpha=2.0, lora_dropout=0.5, target_modules=("q",), num_virtual_tokens=3)
+    said = other.canonical()
+    assert said.canonical() == said
+    assert said.r == (3 if info.r_is else 8)
+    assert said.target_modules == (("q",) if info.has_targets else ())
+    assert said.num_virtual_tokens == (3 if "+p" in method else 8)
+    assert said.lora_alpha == (2.0 if "lora" in method else 16.0 if method != "dora" else 2.0)
+
+
+def test_a_combination_is_lora_and_a_method_of_virtual_tokens() -> None:
+    lora, tokens = MethodSpec(method="lora+prefix", r=4, num_virtual_tokens=5).parts()
+    assert (lora.method, lora.r, tokens.method, tokens.r) == ("lora", 4, "prefix", 5)
+    assert MethodSpec(r=4).parts() == (MethodSpec(r=4),)
+    assert [MethodSpec(method=m, r=3, num_virtual_tokens=5).virtual_tokens for m in ("lora", "prefix", "lora+preembed")] == [
+        0,
+        3,
+        5,
+    ]
+
+
 def test_equal_specs_name_one_run() -> None:
     whole = LoraSpec(r=8, lora_alpha=16, lora_dropout=0)  # ints where the fields are floats
-    again = RunSpec(bench="digits", base_sha256="ab" * 32, lora=whole, weight_decay=0, max_grad_norm=1)
+    again = RunSpec(bench="digits", base_sha256="ab" * 32, tuning=whole, weight_decay=0, max_grad_norm=1)
     assert again == RUN
     assert again.run_id == RUN.run_id
 

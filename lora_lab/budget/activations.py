@@ -25,11 +25,6 @@ _OWN_ATTENTION = {"deberta-v2"}  # no fused kernel for its relative positions
 _NO_SDPA = {"gemma2"}  # its soft cap
 
 
-def is_quantized(m: Matrix) -> bool:
-    """transformers hands every nn.Linear and Conv1D but the head to bitsandbytes: no subclass (Falcon's), no 3-D experts."""
-    return m.kind in ("linear", "conv1d") and m.role != "head"
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """One thing that is kept: what it is, its arithmetic, bytes a token, and the part of the layer that it belongs to."""
@@ -96,9 +91,14 @@ class Layer:
         return self.trained or self.is_int8
 
     @property
+    def has_prefix(self) -> bool:
+        """Whether keys and values of virtual tokens stand before the text's."""
+        return any(part.method == "prefix" for part in self.spec.parts())
+
+    @property
     def is_int8(self) -> bool:
         """Whether bitsandbytes' int8 holds the matrices here."""
-        return self.step.quant == "int8" and any(is_quantized(m) for m in self.matrices)
+        return self.step.quant == "int8" and any(m.is_quantizable for m in self.matrices)
 
     def kept(self) -> tuple[Kept, ...]:
         """Everything that a token leaves here."""
@@ -134,7 +134,7 @@ class Layer:
     @property
     def checkpointed_bytes_per_token(self) -> int:
         """What checkpointing keeps of a layer: its input; bitsandbytes' int8 holds on to its inputs all the same."""
-        quantized = tuple(m for m in self.matrices if is_quantized(m))
+        quantized = tuple(m for m in self.matrices if m.is_quantizable)
         held = sum(self._distinct_inputs(quantized, all_of_them=True)) if self.is_int8 else 0
         return self.stream_bytes * (self.architecture.hidden + held)
 
@@ -167,13 +167,13 @@ class Layer:
         a, s = self.architecture, self.stream_bytes
         kv, repeated = self._kv_width()
         fused = any(m.role == "qkv" for m in self.matrices) and a.model_type not in _SPLIT_BY_COPY
-        lives_on = fused and not repeated and self.attention != "eager" and self.spec.method != "prefix"
+        lives_on = fused and not repeated and self.attention != "eager" and not self.has_prefix
         if lives_on and a.model_type not in _NO_ROTARY:
             # q and k are turned, v is a view that keeps the fused result alive
             yield Kept("q, k and the fused q, k, v", f"{s} · {2 * a.q_width + 3 * kv}", s * (2 * a.q_width + 3 * kv), "attention")
         else:
             yield Kept("q, k, v", f"{s} · ({a.q_width} + 2 · {kv})", s * (a.q_width + 2 * kv), "attention")
-        if self.spec.method == "prefix" and fused and a.model_type in _NO_ROTARY:  # joined with the prefix, beside the fused result
+        if self.has_prefix and fused and a.model_type in _NO_ROTARY:  # joined with the prefix, beside the fused result
             yield Kept("k and v with the prefix", f"2 · {s} · {kv}", 2 * s * kv, "attention")
         if self.attention == "eager":
             yield from self._scores()
@@ -225,7 +225,7 @@ class Layer:
     def _inputs(self) -> Iterator[Kept]:
         if self.keeps_inputs:
             s = self.stream_bytes
-            keeping = self.matrices if self.trained else tuple(m for m in self.matrices if is_quantized(m))
+            keeping = self.matrices if self.trained else tuple(m for m in self.matrices if m.is_quantizable)
             widths = self._distinct_inputs(keeping)
             yield Kept("inputs of the base's matrices", f"{s} · {sum(widths)}", s * sum(widths))
 

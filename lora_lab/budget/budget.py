@@ -9,12 +9,12 @@ from lora_lab.budget.activations import DTYPE_BYTES
 from lora_lab.budget.cards import Card, cards
 from lora_lab.budget.counts import Term, count_terms, head_params
 from lora_lab.budget.files import adapter_file_bytes, disk_for_tasks_bytes
-from lora_lab.budget.formula import OWN_PARAMETERS, formula, peak_moment
+from lora_lab.budget.formula import formula, peak_moment
 from lora_lab.budget.ledger import Ledger
 from lora_lab.budget.models import Model, find_model
 from lora_lab.budget.notes import notes
 from lora_lab.errors import SpecError
-from lora_lab.specs import METHODS, LoraSpec, MethodSpec, StepSpec
+from lora_lab.specs import IN_PLACE, METHODS, MethodSpec, StepSpec
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -95,7 +95,7 @@ class Budget:
     @property
     def prompt_share(self) -> float | None:
         """The part of the sequence that virtual tokens take; None where the method has none."""
-        return self.spec.r / self.step.seq if METHODS[self.spec.method].r_is == "virtual tokens" else None
+        return self.spec.virtual_tokens / self.step.seq if self.spec.virtual_tokens else None
 
     @cached_property
     def peak_moment(self) -> str:
@@ -136,7 +136,7 @@ class Budget:
 
 def budget(
     model: str | Model,
-    spec: "LoraSpec | MethodSpec | LoraConfig | str" = "lora",
+    spec: "MethodSpec | LoraConfig | str" = "lora",
     *,
     trace: bool = False,
     **step: Any,
@@ -145,7 +145,7 @@ def budget(
 
     Args:
         model: a name of the catalogue, a config.json, a folder, a Hub id, or a Model.
-        spec: a LoraSpec, a MethodSpec, a peft.LoraConfig, or a method's name with its defaults.
+        spec: a MethodSpec (LoraSpec writes one), a peft.LoraConfig, or a method's name with its defaults.
         trace: run two steps of the real model on the meta device instead (loads torch, transformers and PEFT).
         step: the fields of StepSpec: batch, seq, dtype, quant, adapter_dtype, optimizer, checkpointing, attention, …
 
@@ -184,18 +184,18 @@ def budget_of_config(model: str | Model, config_file: str, **step: Any) -> Budge
     return Budget(found, MethodSpec(), training, ledger, source="trace", attached=Attached(kind, *trainable_params(live)))
 
 
-def _method(spec: "LoraSpec | MethodSpec | LoraConfig | str") -> MethodSpec:
+def _method(spec: "MethodSpec | LoraConfig | str") -> MethodSpec:
     if isinstance(spec, str):
         return MethodSpec(method=spec)
-    if isinstance(spec, LoraSpec | MethodSpec):
-        return MethodSpec.of(spec)
+    if isinstance(spec, MethodSpec):
+        return spec
     from lora_lab.methods import from_peft  # noqa: PLC0415 (loads PEFT, whose config it is)
 
-    return MethodSpec.of(from_peft(spec))
+    return from_peft(spec)
 
 
 def _refuse_quantized(method: MethodSpec, step: StepSpec) -> None:
-    if method.method in OWN_PARAMETERS and step.quant != "none":
+    if method.method in IN_PLACE and step.quant != "none":
         label = METHODS[method.method].label
         raise SpecError(f"The quant of a base whose own weights are trained ({label}) must be none. Got {step.quant!r}.")
 

@@ -1,5 +1,7 @@
 """A configuration as the code that sets it up in PEFT and transformers."""
 
+from dataclasses import replace
+
 from lora_lab.budget.budget import Budget
 from lora_lab.budget.counts import targeted
 from lora_lab.geometry import resolve_targets
@@ -29,9 +31,14 @@ def peft_code(made: Budget) -> str:
         return _LOOPS[spec.method](spec)
     if spec.method in ("adapter", "adapter_pfeiffer", "prelayer"):
         return f"# PEFT has no {METHODS[spec.method].label}."
-    name = _CONFIGS[spec.method]
+    lora, *tokens = (_config_code(replace(made, spec=part), name) for part, name in zip(spec.parts(), _VARIABLES, strict=False))
+    return "\n\n".join([lora, *tokens, *([_BOTH] if tokens else [])])
+
+
+def _config_code(made: Budget, variable: str) -> str:
+    name = _CONFIGS[made.spec.method]
     lines = "".join(f"    {key}={value},\n" for key, value in _arguments(made).items())
-    return f"from peft import {name}\n\nconfig = {name}(\n{lines})"
+    return f"from peft import {name}\n\n{variable} = {name}(\n{lines})"
 
 
 def training_code(made: Budget) -> str:
@@ -61,6 +68,9 @@ def _training_arguments(step: StepSpec) -> dict[str, object]:
     return arguments | ({"use_liger_kernel": True} if step.fused_loss else {})
 
 
+_VARIABLES = ("config", "tokens")
+_BOTH = """# get_peft_model(get_peft_model(model, config).get_base_model(), tokens): the second freezes the first's factors,
+# which are set to train again afterwards"""
 _CONFIGS = {
     **dict.fromkeys(("lora", "rslora", "lora+", "dora", "qlora"), "LoraConfig"),
     "vera": "VeraConfig",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry, Loose, Matrix, Norm
 from lora_lab.roles import stack_of
-from lora_lab.specs import METHODS, LoraSpec, MethodSpec
+from lora_lab.specs import METHODS, MethodSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Term:
     params: int
 
 
-def count_terms(geometry: Geometry, spec: LoraSpec | MethodSpec) -> tuple[Term, ...]:
+def count_terms(geometry: Geometry, spec: MethodSpec) -> tuple[Term, ...]:
     """What a method trains in `geometry`, a task head left out, term by term.
 
     Source: Hu et al. 2021 (LoRA, and its sections 5.1 and D for the baselines), Liu et al. 2024 (DoRA), Kopiczko et al. 2023
@@ -30,11 +30,11 @@ def count_terms(geometry: Geometry, spec: LoraSpec | MethodSpec) -> tuple[Term, 
     Raises:
         SpecError: a target names no matrix, or the base has nothing that the method trains.
     """
-    spec = MethodSpec.of(spec)
-    return (*_COUNTS[spec.method](geometry, spec), *_bias_terms(geometry, spec))
+    terms = (term for part in spec.parts() for term in _COUNTS[part.method](geometry, part))
+    return (*terms, *_bias_terms(geometry, spec))
 
 
-def method_params(geometry: Geometry, spec: LoraSpec | MethodSpec) -> int:
+def method_params(geometry: Geometry, spec: MethodSpec) -> int:
     """The sum of `count_terms`."""
     return sum(term.params for term in count_terms(geometry, spec))
 

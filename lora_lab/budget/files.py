@@ -6,7 +6,7 @@ from dataclasses import replace
 from lora_lab.budget.activations import DTYPE_BYTES
 from lora_lab.budget.counts import method_params, rank_of, targeted
 from lora_lab.geometry import Geometry, Matrix
-from lora_lab.specs import LORA_KIN, MethodSpec, StepSpec
+from lora_lab.specs import COMBINED, LORA_KIN, MethodSpec, StepSpec
 
 _PREFIX = "base_model.model."
 _HEADER_BYTES_A_TENSOR = 134  # where the names are not worked out: PEFT's Llama adapters have as much
@@ -21,6 +21,8 @@ def adapter_file_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> 
     """
     if spec.method in ("full", "partial", "bitfit", "ln_tuning"):
         return DTYPE_BYTES[step.dtype] * method_params(geometry, spec)
+    if spec.method in COMBINED:  # a folder for LoRA with one for the virtual tokens in it
+        return sum(adapter_file_bytes(geometry, part, step) for part in spec.parts())
     size_bytes = DTYPE_BYTES[step.adapter_dtype]
     if spec.method in LORA_KIN and spec.method not in ("vera", "adalora"):
         biases = method_params(geometry, spec) - method_params(geometry, replace(spec, bias="none"))

@@ -6,13 +6,12 @@ code of transformers 5 and PEFT 0.21, which the trace runs and this does not.
 
 from dataclasses import dataclass
 
-from lora_lab.budget.activations import DTYPE_BYTES, Span, is_quantized, spans
+from lora_lab.budget.activations import DTYPE_BYTES, Span, spans
 from lora_lab.budget.counts import method_params, targeted
 from lora_lab.budget.ledger import Ledger
 from lora_lab.geometry import Geometry, Matrix
-from lora_lab.specs import MethodSpec, StepSpec
+from lora_lab.specs import IN_PLACE, MethodSpec, StepSpec
 
-OWN_PARAMETERS = ("full", "partial", "bitfit")  # they train the base's parameters, in the base's type
 _NF4_BLOCK, _DQ_BLOCK = 64, 256
 _SMALL_TENSOR = 4096  # bitsandbytes keeps smaller ones in 32 bits
 
@@ -58,7 +57,7 @@ class _Held:
     @classmethod
     def of(cls, geometry: Geometry, spec: MethodSpec, step: StepSpec) -> "_Held":
         trained = method_params(geometry, spec)
-        own = spec.method in OWN_PARAMETERS
+        own = spec.method in IN_PLACE
         each = _trained_bytes(spec, step)
         states, temporaries = _optimizer_bytes(geometry, spec, step, trained, each)
         adapters = 0 if own else each * trained + _frozen_projections(geometry, spec, step)
@@ -66,7 +65,7 @@ class _Held:
 
 
 def _trained_bytes(spec: MethodSpec, step: StepSpec) -> int:
-    if spec.method in (*OWN_PARAMETERS, "ln_tuning"):
+    if spec.method in (*IN_PLACE, "ln_tuning"):
         return 4 if step.kbit_prepare else DTYPE_BYTES[step.dtype]
     return DTYPE_BYTES[step.adapter_dtype]
 
@@ -89,7 +88,7 @@ def _weight_bytes(geometry: Geometry, step: StepSpec) -> int:
 
 def _packed(geometry: Geometry, step: StepSpec) -> tuple[int, int]:
     """(bytes of the quantized matrices, their elements)."""
-    quantized = [m for m in geometry.matrices if is_quantized(m)]
+    quantized = [m for m in geometry.matrices if m.is_quantizable]
     return sum(_packed_bytes(m, step) for m in quantized), sum(m.weight_params for m in quantized)
 
 
@@ -118,7 +117,7 @@ def _optimizer_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec, train
 
 def _small_params(geometry: Geometry, spec: MethodSpec) -> int:
     """Parameters in tensors under 4,096 elements."""
-    if spec.method in OWN_PARAMETERS or not targeted(geometry, spec):
+    if spec.method in IN_PLACE or not targeted(geometry, spec):
         return 0
     sizes = [spec.r * width for m in targeted(geometry, spec) for width in (m.d_in, m.d_out)]
     return sum(size for size in sizes if size < _SMALL_TENSOR)
@@ -165,7 +164,7 @@ def _embedding_gradients(geometry: Geometry, spec: MethodSpec, step: StepSpec) -
 
 
 def _tokens(spec: MethodSpec, step: StepSpec) -> int:
-    return step.batch * (step.seq + (spec.r if spec.method == "preembed" else 0))
+    return step.batch * (step.seq + sum(part.r for part in spec.parts() if part.method == "preembed"))
 
 
 def _reached(geometry: Geometry, spec: MethodSpec, step: StepSpec, found: list[Span]) -> int:
@@ -196,7 +195,7 @@ def _dequantized_bytes(geometry: Geometry, step: StepSpec) -> int:
     """The backward through a quantized matrix unpacks it whole."""
     if step.quant == "none":
         return 0
-    return DTYPE_BYTES[step.dtype] * max((m.weight_params for m in geometry.matrices if is_quantized(m)), default=0)
+    return DTYPE_BYTES[step.dtype] * max((m.weight_params for m in geometry.matrices if m.is_quantizable), default=0)
 
 
 def _loss_bytes(geometry: Geometry, spec: MethodSpec, step: StepSpec) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from lora_lab.budget.counts import targeted
 from lora_lab.budget.models import Model
 from lora_lab.geometry import Geometry
 from lora_lab.roles import role_of
-from lora_lab.specs import METHODS, MethodSpec, StepSpec
+from lora_lab.specs import MethodSpec, StepSpec
 
 
 def notes(model: Model, spec: MethodSpec, step: StepSpec, *, attached: bool = False) -> Iterator[str]:
@@ -44,5 +44,5 @@ def _on_method(spec: MethodSpec, step: StepSpec) -> Iterator[str]:
         yield "Adapters follow the paper's formula without its LayerNorm term."
     if spec.method == "prelayer":
         yield "PreLayer is counted as the paper defines it; no library attaches it, so there is no trace."
-    if METHODS[spec.method].r_is == "virtual tokens":
-        yield f"{spec.r} of {step.seq} positions go to virtual tokens."
+    if spec.virtual_tokens:
+        yield f"{spec.virtual_tokens} of {step.seq} positions go to virtual tokens."

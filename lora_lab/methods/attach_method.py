@@ -1,10 +1,11 @@
 """Any method on a model, on whatever device it lies: PEFT's through PEFT, the others by hand."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
@@ -12,13 +13,16 @@ from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
 from lora_lab.methods.bottleneck import add_bottlenecks
+from lora_lab.methods.eva import Batch, read_eva_start
 from lora_lab.methods.method_config import PEFT_METHODS, method_config
 from lora_lab.methods.refusals import refuse_unfit
+from lora_lab.methods.start import attaching, draw_start
 from lora_lab.roles import Role, layer_of, stack_of
-from lora_lab.specs import METHODS, MethodSpec
+from lora_lab.specs import COMBINED, METHODS, MethodSpec
 
 # What PEFT raises where a base or a config does not suit it.
 PEFT_ERRORS = (AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_BENEATH = "lora_lab_beneath"
 _PLACES: dict[str, tuple[Role, ...]] = {"adapter": ("o", "down"), "adapter_pfeiffer": ("down",)}
 
 
@@ -26,9 +30,12 @@ def attach_method(
     model: nn.Module,
     spec: MethodSpec,
     *,
+    seed: int | None = None,
     adapter_dtype: torch.dtype | None = None,
     head_modules: Iterable[str] = (),
     task_type: str | None = None,
+    batches: Sequence[Batch] = (),
+    total_steps: int | None = None,
 ) -> nn.Module:
     """The model with the method on it; what the method and the head train, and nothing else, requires gradients.
 
@@ -38,28 +45,75 @@ def attach_method(
     Args:
         model: a base on any device, `meta` included.
         spec: the method.
+        seed: keys every start value, of a head too; drawn from the global stream where it is left out.
         adapter_dtype: of the parameters that the method adds; float32 where it is left out, as PEFT does.
         head_modules: modules trained in full beside the method.
         task_type: PEFT's name of the task; told by the model where it is left out and the method needs one.
+        batches: what EVA reads its start values from.
+        total_steps: optimizer steps of the run, over which AdaLoRA plans its cuts.
 
     Raises:
         SpecError: the base cannot take the method.
     """
     geometry, heads = read_geometry(model), tuple(head_modules)
     refuse_unfit(model, geometry, spec)
+    with attaching(spec, seed):
+        live = _attach(model, geometry, spec, _Wish(adapter_dtype, heads, task_type, total_steps))
+    if seed is not None:
+        draw_start(live, spec, seed=seed, heads=heads)
+    if spec.init_lora_weights == "eva" and not _on_meta(model):
+        read_eva_start(live, spec, batches)
+    return live
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is wanted beside the method."""
+
+    adapter_dtype: torch.dtype | None
+    heads: tuple[str, ...]
+    task_type: str | None
+    total_steps: int | None
+
+
+def _attach(model: nn.Module, geometry: Geometry, spec: MethodSpec, wish: _Wish) -> nn.Module:
+    if spec.method in COMBINED:
+        combined: nn.Module = _attach_combined(model, geometry, spec, wish)
+        return combined
     if spec.method in PEFT_METHODS:
-        peft_model: nn.Module = _attach_with_peft(model, geometry, spec, adapter_dtype, heads, task_type)
+        peft_model: nn.Module = _attach_with_peft(model, geometry, spec, wish)
         return peft_model
     if spec.method in _PLACES:
-        roles, dtype = _PLACES[spec.method], adapter_dtype or torch.float32
+        roles, dtype = _PLACES[spec.method], wish.adapter_dtype or torch.float32
         add_bottlenecks(model, geometry, roles, r=spec.r, layers=spec.layers_to_transform, dtype=dtype)
     else:
         trained = _trained_in_place(model, geometry, spec)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
-    for head in heads:
+    for head in wish.heads:
         model.get_submodule(head).requires_grad_(True)
     return model
+
+
+def _attach_combined(model: nn.Module, geometry: Geometry, spec: MethodSpec, wish: _Wish) -> PeftModel:
+    """LoRA in the layers first, then virtual tokens before the text; `beneath` tells the former from the latter."""
+    lora, tokens = spec.parts()
+    lower = _attach_with_peft(model, geometry, lora, wish)
+    trained = [p for p in lower.parameters() if p.requires_grad]
+    inner = lower.get_base_model()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are trying to modify a model with PEFT for a second time")
+        upper = _attach_with_peft(inner, geometry, tokens, replace(wish, heads=()))
+    for parameter in trained:  # a method of virtual tokens freezes all that it finds
+        parameter.requires_grad_(True)
+    upper.__dict__[_BENEATH] = lower  # not as a submodule: its parameters are upper's already
+    return upper
+
+
+def beneath(model: nn.Module) -> PeftModel | None:
+    """The LoRA model under one of virtual tokens, where the method is both."""
+    lower: PeftModel | None = model.__dict__.get(_BENEATH)
+    return lower
 
 
 def _trained_in_place(model: nn.Module, geometry: Geometry, spec: MethodSpec) -> set[str]:
@@ -78,23 +132,23 @@ def _lies_in(name: str, modules: Iterable[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def _attach_with_peft(
-    model: nn.Module,
-    geometry: Geometry,
-    spec: MethodSpec,
-    adapter_dtype: torch.dtype | None,
-    heads: tuple[str, ...],
-    task_type: str | None,
-) -> PeftModel:
+def _attach_with_peft(model: nn.Module, geometry: Geometry, spec: MethodSpec, wish: _Wish) -> PeftModel:
     own = {id(parameter) for parameter in model.parameters()}
     needs_task = spec.method in ("prefix", "preembed")
-    task = task_type or (_task_of(model, geometry) if needs_task else None)
-    peft_model = attach_peft(model, method_config(geometry, spec, task_type=task, head_modules=heads))
+    task = wish.task_type or (_task_of(model, geometry) if needs_task else None)
+    config = method_config(geometry, spec, task_type=task, head_modules=wish.heads, total_steps=wish.total_steps)
+    if _on_meta(model) and isinstance(config, LoraConfig):
+        config.init_lora_weights = True  # no start value changes a shape, and some read the weights
+    peft_model = attach_peft(model, config)
     _refuse_other_targets(peft_model, geometry, spec)
-    _freeze_unasked(peft_model, own, task_heads=geometry.task_heads, heads=heads)
-    if adapter_dtype is not None:
-        _cast_added(peft_model, adapter_dtype, own)
+    _freeze_unasked(peft_model, own, task_heads=geometry.task_heads, heads=wish.heads)
+    if wish.adapter_dtype is not None:
+        _cast_added(peft_model, wish.adapter_dtype, own)
     return peft_model
+
+
+def _on_meta(model: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
 
 
 def attach_peft(model: nn.Module, config: PeftConfig) -> PeftModel:
@@ -103,7 +157,7 @@ def attach_peft(model: nn.Module, config: PeftConfig) -> PeftModel:
     Raises:
         SpecError: PEFT refuses.
     """
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    on_meta = _on_meta(model)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

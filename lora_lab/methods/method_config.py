@@ -5,8 +5,10 @@ from typing import Any
 
 from peft import (
     AdaLoraConfig,
+    EvaConfig,
     IA3Config,
     LNTuningConfig,
+    LoftQConfig,
     LoraConfig,
     PeftConfig,
     PrefixTuningConfig,
@@ -23,7 +25,12 @@ _TOTAL_STEPS = 1000
 
 
 def method_config(
-    geometry: Geometry, spec: MethodSpec, *, task_type: str | None = None, head_modules: Iterable[str] = ()
+    geometry: Geometry,
+    spec: MethodSpec,
+    *,
+    task_type: str | None = None,
+    head_modules: Iterable[str] = (),
+    total_steps: int | None = None,
 ) -> PeftConfig:
     """The PEFT config that says the same of this base, its targets in the base's own names.
 
@@ -32,6 +39,8 @@ def method_config(
     """
     config: PeftConfig = _CONFIGS[spec.method](geometry, spec)
     config.task_type = task_type
+    if isinstance(config, AdaLoraConfig) and total_steps:
+        _plan_cuts(config, total_steps)
     config.modules_to_save = list(head_modules) or None
     return config
 
@@ -48,8 +57,22 @@ def _lora(geometry: Geometry, spec: MethodSpec, **more: Any) -> LoraConfig:
         rank_pattern=dict(spec.rank_pattern),
         bias=spec.bias,
         fan_in_fan_out=_is_conv1d(matrices),
+        **_start(spec),
         **more,
     )
+
+
+def _start(spec: MethodSpec) -> dict[str, Any]:
+    """PEFT's words for the start values; the config of EVA keeps every matrix at r."""
+    init = spec.init_lora_weights
+    extra = {"eva": {"eva_config": EvaConfig(rho=1.0)}, "loftq": {"loftq_config": LoftQConfig(loftq_bits=4)}}
+    return {"init_lora_weights": True if init == "default" else init, **extra.get(init, {})}
+
+
+def _plan_cuts(config: AdaLoraConfig, total_steps: int) -> None:
+    """AdaLoRA trains whole for a tenth of the run, cuts until a half, and trains what is left."""
+    config.total_step = max(total_steps, 1)
+    config.tinit, config.tfinal, config.deltaT = total_steps // 10, total_steps // 2, max(1, total_steps // 100)
 
 
 def _rslora(geometry: Geometry, spec: MethodSpec) -> LoraConfig:

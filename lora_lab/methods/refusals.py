@@ -4,14 +4,14 @@ import inspect
 import re
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry
-from lora_lab.specs import LORA_KIN, METHODS, MethodSpec
+from lora_lab.specs import IN_PLACE, LORA_KIN, METHODS, PLAIN_LORA, MethodSpec
 
-_IN_PLACE = ("bitfit", "partial", "full")
-_LORA = ("lora", "rslora", "lora+", "qlora")
+_ANY_START = ("lora", "rslora", "lora+")
 _WITHOUT_LAYERS = ("prefix", "preembed", "full")
 
 
@@ -23,17 +23,18 @@ def refuse_unfit(model: nn.Module, geometry: Geometry, spec: MethodSpec) -> None
     """
     _refuse_unsaid(spec)
     _refuse_idle(geometry, spec)
-    reason = _REASONS.get(spec.method, _on_experts)(model, geometry, spec)
-    if reason:
-        raise SpecError(reason)
+    for part in spec.parts():
+        reason = _REASONS.get(part.method, _on_experts)(model, geometry, part) or _on_start(geometry, part)
+        if reason:
+            raise SpecError(reason)
 
 
 def _refuse_unsaid(spec: MethodSpec) -> None:
     """A field that the method has no use for would be dropped without a word."""
     label = METHODS[spec.method].label
-    if spec.bias != "none" and spec.method not in (*LORA_KIN, *_IN_PLACE):
+    if spec.bias != "none" and spec.method not in (*LORA_KIN, *IN_PLACE):
         raise SpecError(out_of_range("bias", "MethodSpec", f"'none' for {label}", spec.bias))
-    if spec.rank_pattern and spec.method not in (*_LORA, "dora"):
+    if spec.rank_pattern and spec.method not in (*PLAIN_LORA, "dora"):
         raise SpecError(out_of_range("rank_pattern", "MethodSpec", f"left out for {label}", spec.rank_pattern))
     if spec.layers_to_transform is not None and spec.method in _WITHOUT_LAYERS:
         raise SpecError(out_of_range("layers_to_transform", "MethodSpec", f"left out for {label}", spec.layers_to_transform))
@@ -51,9 +52,26 @@ def _on_experts(_: nn.Module, geometry: Geometry, spec: MethodSpec) -> str:
     experts = next((m.name for m in matrices if m.kind == "experts"), None)
     if experts is None:
         return ""
-    if spec.method not in _LORA:
+    if spec.method not in PLAIN_LORA:
         return f"PEFT's {METHODS[spec.method].label} adapts linear modules, and {experts} is one 3-D parameter of all experts."
     return "PEFT's LoRA of 3-D experts works with lora_dropout = 0 alone." if spec.lora_dropout else ""
+
+
+def _on_start(geometry: Geometry, spec: MethodSpec) -> str:
+    """What the start values ask of method and base."""
+    init, label = spec.init_lora_weights, METHODS[spec.method].label
+    matrices = geometry.targeted(spec.targets, spec.layers_to_transform) if init != "default" else ()
+    if init not in ("default", "gaussian") and spec.method not in _ANY_START:
+        return out_of_range("init_lora_weights", "MethodSpec", f"default or gaussian for {label}", init)
+    if init == "orthogonal" and any(r % 2 for r in (spec.r, *(r for _, r in spec.rank_pattern))):
+        return out_of_range("r", "MethodSpec", "even for orthogonal start values", spec.r)
+    if init == "loftq" and not torch.cuda.is_available():
+        return "PEFT's LoftQ quantizes the base on a GPU, and there is none."
+    if init not in ("default", "gaussian") and any(m.kind == "experts" for m in matrices):
+        return f"PEFT reads the start values {init} off a linear module, and the experts here are one 3-D parameter."
+    if init == "olora" and any(m.kind == "conv1d" for m in matrices):
+        return "PEFT's OLoRA takes the weight of a Conv1D for one of nn.Linear, whose transpose it is."
+    return ""
 
 
 def _on_norms(_: nn.Module, geometry: Geometry, __: MethodSpec) -> str:

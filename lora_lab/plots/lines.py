@@ -37,7 +37,7 @@ def curve_lines(runs: "Sequence[RunProgress]") -> list[CurveLine]:
     """One line a run, labelled by what the runs differ in."""
     labels = labels_of([run.spec for run in runs])
     return [
-        CurveLine(label, run.spec.lora.r, run.spec.seed, tuple(run.steps), tuple(run.evals))
+        CurveLine(label, run.spec.tuning.r, run.spec.seed, tuple(run.steps), tuple(run.evals))
         for label, run in zip(labels, runs, strict=True)
     ]
 
@@ -46,6 +46,6 @@ def spectrum_lines(specs: Sequence[RunSpec], singular_values: Sequence[Sequence[
     """One line a run, from the spectra of one matrix in the order of the specs."""
     labels = labels_of(specs)
     return [
-        SpectrumLine(label, spec.lora.r, spec.seed, tuple(values))
+        SpectrumLine(label, spec.tuning.r, spec.seed, tuple(values))
         for label, spec, values in zip(labels, specs, singular_values, strict=True)
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import TrainingError
 from lora_lab.events import DoneEvent, Event
-from lora_lab.specs import DataSpec, LoraSpec, RunSpec, SweepSpec
+from lora_lab.specs import DataSpec, MethodSpec, RunSpec, SweepSpec
 from lora_lab.sweeps.grid import expand
 from lora_lab.sweeps.runners import check_runner, sweep_events
 from lora_lab.sweeps.store import Run, RunStore
@@ -49,7 +49,7 @@ class Sweep(Sequence[Run]):
 
 def train(
     bench: str,
-    lora: "LoraSpec | peft.LoraConfig | None" = None,
+    tuning: "MethodSpec | peft.LoraConfig | str" = "lora",
     *,
     data: DataSpec | None = None,
     runs: str | Path = "runs",
@@ -57,11 +57,11 @@ def train(
     watch: Watch = lambda spec, event: None,
     **settings: Any,
 ) -> Run:
-    """Train one adapter in this process, or take it from the store.
+    """Train one run in this process, or take it from the store.
 
     Args:
         bench: a bench of the lab, or a folder or Hub id with `data`.
-        lora: what to attach; a `peft.LoraConfig` will do.
+        tuning: what to attach: a MethodSpec (LoraSpec writes one), a `peft.LoraConfig`, or a method's name with its defaults.
         data: the user's own CSV or JSONL.
         runs: the store's folder.
         device: `cuda`, `mps` or `cpu`; the best there is if None.
@@ -71,7 +71,8 @@ def train(
     Raises:
         LabError: whatever the user can mend, in one sentence.
     """
-    spec = plan_run(find_bench(bench, data), lora or LoraSpec(), **settings)
+    tuning = MethodSpec(method=tuning) if isinstance(tuning, str) else tuning
+    spec = plan_run(find_bench(bench, data), tuning, **settings)
     sweep = run_specs([spec], runs, runner="inline", device=device, watch=watch)
     if not sweep.runs:
         raise TrainingError(sweep.failed[spec.run_id])

@@ -4,7 +4,7 @@ from itertools import product
 
 from lora_lab.benches import Bench
 from lora_lab.geometry import Geometry
-from lora_lab.specs import LoraSpec, RunSpec, SweepSpec, resolve_alpha, unique
+from lora_lab.specs import MethodSpec, RunSpec, SweepSpec, resolve_alpha, unique
 from lora_lab.training import plan_run
 
 
@@ -16,22 +16,27 @@ def expand(bench: Bench, grid: SweepSpec, *, geometry: Geometry | None = None) -
     """
     geometry = geometry or bench.geometry()
     rates = grid.learning_rate or (None,)
-    combinations = product(grid.targets, grid.r, grid.lora_alpha, grid.use_rslora, rates, grid.seeds)
+    kinds = product(grid.methods, grid.init_lora_weights, grid.targets)
+    combinations = product(kinds, grid.r, grid.lora_alpha, rates, grid.seeds)
     return unique(
         plan_run(
             bench,
-            LoraSpec(
+            MethodSpec(
+                method=method,
                 r=r,
                 lora_alpha=resolve_alpha(alpha, r),
                 lora_dropout=grid.lora_dropout,
                 target_modules=targets,
-                use_rslora=rslora,
+                init_lora_weights=init,
+                num_virtual_tokens=grid.num_virtual_tokens,
             ),
             geometry=geometry,
             steps=grid.steps,
             batch_size=grid.batch_size,
             learning_rate=rate,
             seed=seed,
+            quant=grid.quant,
+            optimizer=grid.optimizer,
         )
-        for targets, r, alpha, rslora, rate, seed in combinations
+        for (method, init, targets), r, alpha, rate, seed in combinations
     )

@@ -12,7 +12,7 @@ from lora_lab.budget.trace import trace_attached
 from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.methods import attach_method
-from lora_lab.specs import MethodSpec, StepSpec
+from lora_lab.specs import StepSpec
 from lora_lab.sweeps.store import Run
 
 _HEAD_BYTES_A_PARAM = 16  # a trained head in fp32: PEFT's copy of it, its gradient, AdamW's two moments
@@ -71,7 +71,7 @@ def batch_tokens(run: Run, geometry: Geometry) -> int | None:
 
 def _formula_bytes(run: Run, geometry: Geometry, step: StepSpec) -> int | None:
     try:
-        peak_bytes = formula(geometry, MethodSpec.of(run.spec.lora), step).peak
+        peak_bytes = formula(geometry, run.spec.tuning, step).peak
     except SpecError:  # a base whose memory the formula cannot tell
         return None
     head_params: int = run.metrics["head_params"]
@@ -83,7 +83,7 @@ def _trace_bytes(run: Run, geometry: Geometry, step: StepSpec) -> int:
 
     def attached(base: nn.Module) -> nn.Module:
         heads = bench.head_modules(geometry)
-        return attach_method(base, MethodSpec.of(run.spec.lora), head_modules=heads, task_type=bench.task_type)
+        return attach_method(base, run.spec.tuning, head_modules=heads, task_type=bench.task_type)
 
     return trace_attached(_model(bench, geometry), attached, step)[0].peak
 

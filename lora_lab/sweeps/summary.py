@@ -39,8 +39,8 @@ def rank_table(runs: Iterable[RunProgress]) -> RankTable:
     groups: dict[tuple[RunSpec, int], list[float]] = defaultdict(list)
     for run in runs:
         if run.done and run.done.status == "finished" and run.score:
-            groups[_row_of(run.spec, by_rank), run.spec.lora.r].append(run.score.accuracy)
-    ranks = unique(sorted(run.spec.lora.r for run in runs))
+            groups[_row_of(run.spec, by_rank), run.spec.tuning.r].append(run.score.accuracy)
+    ranks = unique(sorted(run.spec.tuning.r for run in runs))
     specs = unique(_row_of(run.spec, by_rank) for run in runs)
     rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in ranks)) for spec in specs)
     return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
@@ -57,13 +57,13 @@ def base_name(runs: Iterable[RunProgress]) -> str:
 
 
 def _alpha_follows_rank(specs: list[RunSpec]) -> bool:
-    ratios = {spec.lora.lora_alpha / spec.lora.r for spec in specs}
-    return len(ratios) == 1 and len({spec.lora.lora_alpha for spec in specs}) > 1
+    ratios = {spec.tuning.lora_alpha / spec.tuning.r for spec in specs}
+    return len(ratios) == 1 and len({spec.tuning.lora_alpha for spec in specs}) > 1
 
 
 def _row_of(spec: RunSpec, by_rank: bool) -> RunSpec:
-    alpha = spec.lora.lora_alpha / spec.lora.r if by_rank else spec.lora.lora_alpha
-    return replace(spec, seed=0, lora=replace(spec.lora, r=1, lora_alpha=alpha))
+    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank else spec.tuning.lora_alpha
+    return replace(spec, seed=0, tuning=replace(spec.tuning, r=1, lora_alpha=alpha))
 
 
 def _cell(accuracies: list[float]) -> Cell | None:

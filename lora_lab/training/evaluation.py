@@ -1,9 +1,11 @@
 """Scoring a model on a split."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from lora_lab.benches import Split
 from lora_lab.training.devices import autocast
@@ -19,6 +21,12 @@ class Score:
     loss: float
 
 
+def task_loss(output: Any, labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats, without what a method adds to the loss that it trains on, as AdaLoRA does."""
+    logits = output.logits.detach().float()
+    return nn.functional.cross_entropy(logits, labels.to(logits.device))
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, split: Split) -> Score:
     """The model's score on the whole split; the model comes back in the mode it was in."""
@@ -32,6 +40,6 @@ def evaluate(model: nn.Module, split: Split) -> Score:
         with autocast(device):
             output = model(**{name: column.to(device) for name, column in batch.items()})
         correct += int((output.logits.argmax(1) == labels).sum())
-        loss += float(output.loss) * len(labels)
+        loss += float(task_loss(output, labels)) * len(labels)
     model.train(was_training)
     return Score(correct / len(split), loss / len(split))

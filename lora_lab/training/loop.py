@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import get_cosine_schedule_with_warmup
+from torch import nn
 
 from lora_lab.adapters import from_model, save
 from lora_lab.assets import sha256_of
@@ -16,7 +15,7 @@ from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods import attach, trainable_params
+from lora_lab.methods import attach_method, quantize, trainable_params
 from lora_lab.specs import RunSpec
 from lora_lab.training.devices import (
     autocast,
@@ -29,9 +28,11 @@ from lora_lab.training.devices import (
     seeded,
     threads_for,
 )
-from lora_lab.training.evaluation import evaluate
+from lora_lab.training.evaluation import evaluate, task_loss
+from lora_lab.training.optimizers import make_optimizer, warm_up_and_cosine
 
 _SPECTRA_A_RUN = 40
+_EVA_BATCHES = 4
 
 
 def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> Generator[Event, None, None]:
@@ -72,11 +73,25 @@ class _Run:
         model = bench.build()
         geometry = read_geometry(model)
         self.total_params = geometry.total_params
-        self.model: PeftModel = attach(
-            model, spec.lora, seed=spec.seed, head_modules=bench.head_modules(geometry), task_type=bench.task_type
-        ).to(device)
+        self.heads = bench.head_modules(geometry)
+        self.model = self._attached(model).to(device)
         self.step = 0
         self.longest_tokens: int | None = None
+
+    def _attached(self, model: nn.Module) -> nn.Module:
+        """The base, quantized or not, with the method on it."""
+        spec, bench = self.spec, self.bench
+        compute_dtype = torch.bfloat16 if precision_on(self.device) == "bf16" else torch.float32
+        data = list(batches(self.training, spec.batch_size, steps=_EVA_BATCHES, seed=spec.seed))
+        return attach_method(
+            quantize(model, spec.quant, compute_dtype=compute_dtype),
+            spec.tuning,
+            seed=spec.seed,
+            head_modules=self.heads,
+            task_type=bench.task_type,
+            batches=data if spec.tuning.init_lora_weights == "eva" else (),
+            total_steps=spec.steps,
+        )
 
     def events(self) -> Generator[Event, None, None]:
         reset_peak_memory(self.device)
@@ -93,7 +108,7 @@ class _Run:
         return pinned_threads(threads_for(self.bench.defaults.threads))
 
     def _start(self) -> StartEvent:
-        trained, head = trainable_params(self.model)
+        trained, head = trainable_params(self.model, self.heads)
         return StartEvent(
             run_id=self.spec.run_id,
             total_steps=self.spec.steps,
@@ -107,11 +122,11 @@ class _Run:
     def _steps(self) -> Iterator[Event]:
         spec, every = self.spec, max(1, self.spec.steps // _SPECTRA_A_RUN)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
-        schedule = get_cosine_schedule_with_warmup(optimizer, spec.warmup_steps, max(1, spec.steps))
+        optimizer = make_optimizer(self.model, spec)
+        schedule = warm_up_and_cosine(optimizer, warmup_steps=spec.warmup_steps, steps=spec.steps)
         self.model.train()
         for batch in batches(self.training, spec.batch_size, steps=spec.steps, seed=spec.seed):
-            event = self._one_step(batch, parameters, optimizer, schedule.get_last_lr()[0])
+            event = self._one_step(batch, parameters, optimizer, float(schedule.get_last_lr()[0]))
             if not math.isfinite(event.loss):
                 yield self._diverged(event.loss)
                 return
@@ -140,12 +155,15 @@ class _Run:
             optimizer.zero_grad()
             with seeded(self.device, self.spec.seed * 1_000_003 + self.step):
                 with autocast(self.device):
-                    loss = self.model(**{name: column.to(self.device) for name, column in batch.items()}).loss
-                loss.backward()
+                    output = self.model(**{name: column.to(self.device) for name, column in batch.items()})
+                output.loss.backward()
+                loss = float(task_loss(output, batch["labels"]))
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
-            value, norm_value = float(loss.detach()), float(norm)
+            value, norm_value = loss, float(norm)
             if math.isfinite(value) and math.isfinite(norm_value):
                 optimizer.step()
+                if self.spec.tuning.method == "adalora":  # it cuts its least directions by their gradients
+                    self.model.base_model.update_and_allocate(self.step)  # type: ignore[operator,union-attr]
             elif math.isfinite(value):
                 value = norm_value  # a gradient that overflowed: the next loss would be lost too
         return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s())

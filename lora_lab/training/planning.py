@@ -1,42 +1,46 @@
 """From what a user says to a RunSpec that leaves nothing open."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
+from torch import nn
 
 from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench
 from lora_lab.benches.custom import read_examples
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry, resolve_targets
-from lora_lab.methods import from_peft
-from lora_lab.specs import DataSpec, LoraSpec, RunSpec
+from lora_lab.methods import from_peft, refuse_unfit
+from lora_lab.specs import IN_PLACE, METHODS, DataSpec, MethodSpec, Quant, RunSpec
+from lora_lab.training.optimizers import optimizer_name
 
 
-def plan_run(bench: Bench, lora: LoraSpec | LoraConfig, *, geometry: Geometry | None = None, **settings: Any) -> RunSpec:
+def plan_run(bench: Bench, tuning: MethodSpec | LoraConfig, *, geometry: Geometry | None = None, **settings: Any) -> RunSpec:
     """A spec with resolved targets, the bench's own defaults where a setting is None, and hashes of base and data.
 
     Args:
         bench: the base and its task.
-        lora: the adapter; its targets may be roles. A `peft.LoraConfig` will do.
+        tuning: the method; its targets may be roles. A `peft.LoraConfig` will do.
         geometry: the bench's, where the caller has it already.
         settings: fields of RunSpec such as steps, learning_rate, seed.
 
     Raises:
-        SpecError: a value out of range, a target that the base does not have, or one that is trained in full anyway.
+        SpecError: a value out of range, a method that the base cannot take, a target that it does not have, or one that is
+            trained in full anyway.
     """
-    lora = lora if isinstance(lora, LoraSpec) else from_peft(lora)
+    tuning = (tuning if isinstance(tuning, MethodSpec) else from_peft(tuning)).canonical()
     bench.prepare()  # what cannot be fetched is refused here, before anything is written
     geometry = geometry or bench.geometry()
-    targets = resolve_targets(geometry, lora.target_modules, r=lora.r)
-    _refuse_head(bench, geometry, targets)
+    tuning = replace(tuning, target_modules=_resolved(bench, geometry, tuning))
+    refuse_unfit(_on_meta(bench), geometry, tuning)
     given = {name: value for name, value in settings.items() if value is not None}
     defaults = bench.defaults
     steps = given.setdefault("steps", defaults.steps)
     given.setdefault("batch_size", defaults.batch_size)
-    given.setdefault("learning_rate", defaults.learning_rate)
+    given.setdefault("learning_rate", defaults.learning_rate * METHODS[tuning.method].lr_factor)
     if isinstance(steps, int) and steps > 0:
         given.setdefault("warmup_steps", min(10, steps // 10))
         given.setdefault("eval_every_steps", max(1, -(-steps // 4)))
@@ -44,16 +48,41 @@ def plan_run(bench: Bench, lora: LoraSpec | LoraConfig, *, geometry: Geometry | 
         bench=bench.name,
         base_sha256=bench.base_sha256(),
         data=_pinned(bench.data),
-        lora=replace(lora, target_modules=targets),
+        tuning=tuning,
+        quant=_quant(tuning, given.pop("quant", None)),
+        optimizer=optimizer_name(given.pop("optimizer", "AdamW")),
         **given,
     )
 
 
-def _refuse_head(bench: Bench, geometry: Geometry, targets: tuple[str, ...]) -> None:
+@lru_cache(maxsize=4)
+def _on_meta(bench: Bench) -> nn.Module:
+    """The bench's model without weights, to ask it what it takes; nothing is attached to this one."""
+    model: nn.Module = bench.build(meta=True)
+    return model
+
+
+def _resolved(bench: Bench, geometry: Geometry, tuning: MethodSpec) -> tuple[str, ...]:
+    """The targets in the base's own names; VeRA's r is no rank of its matrices' updates alone, and IA3 has none."""
+    if not METHODS[tuning.method].has_targets:
+        return ()
+    targets = resolve_targets(geometry, tuning.targets, r=1 if tuning.method in ("ia3", "vera") else tuning.r)
     heads = [m.name for m in geometry.targeted(targets) if m.role == "head" and bench.trains_head]
     if heads:
         allowed = "without the task head, which is trained in full"
-        raise SpecError(out_of_range("target_modules", "LoraSpec", allowed, heads[0]))
+        raise SpecError(out_of_range("target_modules", "MethodSpec", allowed, heads[0]))
+    return targets
+
+
+def _quant(tuning: MethodSpec, quant: Quant | None) -> Quant:
+    """QLoRA means NF4 quantized twice where nothing is said; a base whose own weights are trained keeps them whole."""
+    if quant is None:
+        return "nf4-dq" if tuning.method == "qlora" else "none"
+    if tuning.method == "qlora" and quant == "none":
+        raise SpecError(out_of_range("quant", "RunSpec", "int8, nf4 or nf4-dq for QLoRA", quant))
+    if tuning.method in IN_PLACE and quant != "none":
+        raise SpecError(out_of_range("quant", "RunSpec", f"none for {METHODS[tuning.method].label}", quant))
+    return quant
 
 
 def _pinned(data: DataSpec | None) -> DataSpec | None:

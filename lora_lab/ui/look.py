@@ -129,14 +129,14 @@ def _distance(other: Run, run: Run) -> tuple[bool, ...]:
         other.spec.base_sha256 != run.spec.base_sha256,
         other.run_id == run.run_id,
         other.spec.bench != run.spec.bench,
-        other.spec.lora.target_modules != run.spec.lora.target_modules,
-        other.spec.lora.r != run.spec.lora.r,
+        other.spec.tuning.target_modules != run.spec.tuning.target_modules,
+        other.spec.tuning.r != run.spec.tuning.r,
         replace(other.spec, seed=run.spec.seed) != run.spec,
     )
 
 
 def _facts(run: Run) -> str:
-    m, lora = run.metrics, run.spec.lora
+    m, lora = run.metrics, run.spec.tuning
     accuracy = "not measured at the end" if m["accuracy"] is None else percent(m["accuracy"])
     said = (
         escape(run.spec.bench),

@@ -273,7 +273,7 @@ class TrainView(Place):
         if job:
             return list(job.runs.values())
         kept = [run for run in self.lab.visible_runs(selection.job) if run.spec.bench == selection.bench_name][:_MOST_SHOWN]
-        kept.sort(key=lambda run: (row_label(run.spec), run.spec.lora.r, run.spec.seed))
+        kept.sort(key=lambda run: (row_label(run.spec), run.spec.tuning.r, run.spec.seed))
         return [run.progress() for run in kept]
 
     def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:
@@ -355,7 +355,7 @@ def _memory_text(memory: RunMemory) -> str:
 
 
 def _row(run: RunProgress, memory: str) -> tuple[str, ...]:
-    spec, lora = run.spec, run.spec.lora
+    spec, lora = run.spec, run.spec.tuning
     named = (spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
     accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")

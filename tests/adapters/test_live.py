@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification, ViTForImageC
 
 from lora_lab.adapters import from_model, load_adapter, save, saved_step
 from lora_lab.benches.digits import base_config
-from lora_lab.methods import attach
+from lora_lab.methods import attach_method
 from lora_lab.specs import LoraSpec
 
 _BERT = BertConfig(
@@ -44,7 +44,7 @@ def trained(base: nn.Module, *, heads: tuple[str, ...] = (), **fields: object) -
     """The base with LoRA on q and v, adapter and head moved off their start."""
     targets = ("query", "value") if isinstance(base, BertForSequenceClassification) else ("q_proj", "v_proj")
     spec = LoraSpec(target_modules=targets, **fields)
-    model = attach(base, spec, seed=0, head_modules=heads, task_type="SEQ_CLS" if heads else None)
+    model = attach_method(base, spec, seed=0, head_modules=heads, task_type="SEQ_CLS" if heads else None)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -12,7 +12,7 @@ from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.benches.reviews import labelled
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods import attach
+from lora_lab.methods import attach_method
 from lora_lab.specs import LoraSpec
 from lora_lab.training import evaluate
 
@@ -109,7 +109,7 @@ def test_the_weights_are_the_official_ones(bench: Bench) -> None:
 
 
 def test_a_fresh_head_only_guesses(bench: Bench, splits: tuple[Split, Split]) -> None:
-    model = attach(
+    model = attach_method(
         bench.build(),
         LoraSpec(r=1, target_modules=("query",)),
         seed=0,

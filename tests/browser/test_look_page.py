@@ -44,14 +44,14 @@ def open_look(open_page: Callable[..., Page], first: Any, second: Any, more: str
 def test_spectra_drawn_are_dense_spectra(open_page: Callable[..., Page], runs: list[Any]) -> None:
     page = open_look(open_page, runs[0], runs[2])
     for values, run in zip(drawn(page, "look-spectrum", "y"), (runs[0], runs[2]), strict=True):
-        wanted = torch.linalg.svdvals(dense(run.adapter_dir, MATRIX, run.spec.lora.scaling))[: run.spec.lora.r]
+        wanted = torch.linalg.svdvals(dense(run.adapter_dir, MATRIX, run.spec.tuning.scaling))[: run.spec.tuning.r]
         assert values == pytest.approx(wanted.tolist(), rel=1e-5)
 
 
 def test_phi_drawn_is_phi_by_definition_with_chance_beside_it(open_page: Callable[..., Page], runs: list[Any]) -> None:
     page = open_look(open_page, runs[0], runs[2])
     phi, chance = drawn(page, "overlap", "z")
-    v1, v2 = (torch.linalg.svd(dense(r.adapter_dir, MATRIX, r.spec.lora.scaling)).Vh for r in (runs[0], runs[2]))
+    v1, v2 = (torch.linalg.svd(dense(r.adapter_dir, MATRIX, r.spec.tuning.scaling)).Vh for r in (runs[0], runs[2]))
     for i in range(1, 5):
         for j in range(1, 17):
             by_definition = float((v1[:i] @ v2[:j].T).square().sum()) / min(i, j)
@@ -70,7 +70,7 @@ def test_output_side_is_another_picture(open_page: Callable[..., Page], runs: li
     page.locator("#side label", has_text="output side").click()
     page.wait_for_url("**side=out**")
     page.wait_for_timeout(800)
-    u1, u2 = (torch.linalg.svd(dense(r.adapter_dir, MATRIX, r.spec.lora.scaling)).U for r in runs[:2])
+    u1, u2 = (torch.linalg.svd(dense(r.adapter_dir, MATRIX, r.spec.tuning.scaling)).U for r in runs[:2])
     outputs = drawn(page, "overlap", "z")[0]
     assert outputs[0][0] == pytest.approx(float(u1[:, 0] @ u2[:, 0]) ** 2, abs=1e-6)
     assert outputs != inputs
@@ -81,7 +81,9 @@ def test_map_shows_every_norm_and_picks_a_matrix(open_page: Callable[..., Page],
     cells = page.locator("#map [data-pick]")
     expect(cells).to_have_count(8)
     for cell in cells.all():
-        norm = torch.linalg.matrix_norm(dense(runs[0].adapter_dir, str(cell.get_attribute("data-pick")), runs[0].spec.lora.scaling))
+        norm = torch.linalg.matrix_norm(
+            dense(runs[0].adapter_dir, str(cell.get_attribute("data-pick")), runs[0].spec.tuning.scaling)
+        )
         assert float(cell.inner_text()) == pytest.approx(float(norm), rel=0.01)
     page.locator('#map [data-pick="vit.layers.2.attention.v_proj"]').click()
     expect(page.locator("#title")).to_contain_text("layer 2 · v")

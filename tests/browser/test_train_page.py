@@ -70,7 +70,7 @@ def swept(browser: Any, app: Any) -> dict[str, Any]:
     page.wait_for_function(drawn, timeout=20_000)
     page.wait_for_timeout(1000)  # the other plots came in the same answer
     shown = {plot: traces(page, plot) for plot in ("loss", "accuracy", "spectrum")}
-    runs = {f"r {run.spec.lora.r} · seed {run.spec.seed}": run for run in RunStore(app.runs).runs()}
+    runs = {f"r {run.spec.tuning.r} · seed {run.spec.seed}": run for run in RunStore(app.runs).runs()}
     return {"page": page, "while_training": while_training, "shown": shown, "runs": runs, "url": page.url}
 
 
@@ -102,14 +102,14 @@ def test_spectrum_drawn_is_the_dense_spectrum_of_the_file(swept: dict[str, Any])
         run = swept["runs"][trace["name"]]
         tensors = load_file(run.adapter_dir / "adapter_model.safetensors")
         b, a = (tensors[f"{V3}.lora_{side}.weight"].double() for side in "BA")
-        dense = torch.linalg.svdvals(run.spec.lora.scaling * b @ a)[: run.spec.lora.r]
+        dense = torch.linalg.svdvals(run.spec.tuning.scaling * b @ a)[: run.spec.tuning.r]
         assert trace["y"] == pytest.approx(dense.tolist(), rel=1e-5)
 
 
 def test_rank_table_shows_the_mean_over_seeds(swept: dict[str, Any]) -> None:
     cells = swept["page"].locator("#rank-table tr:nth-child(2) td").all_inner_texts()
     for r, cell in zip((1, 4), cells[1:], strict=True):
-        accuracies = [run.metrics["accuracy"] for run in swept["runs"].values() if run.spec.lora.r == r]
+        accuracies = [run.metrics["accuracy"] for run in swept["runs"].values() if run.spec.tuning.r == r]
         assert float(cell.split(" %")[0]) == pytest.approx(50 * sum(accuracies), abs=0.06)
 
 

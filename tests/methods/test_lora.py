@@ -10,8 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification, ViTForImageC
 
 from lora_lab.adapters import from_model
 from lora_lab.benches.digits import base_config
-from lora_lab.methods import attach, to_peft, trainable_params
-from lora_lab.specs import LoraSpec
+from lora_lab.methods import attach_method, to_peft, trainable_params
+from lora_lab.specs import LoraSpec, MethodSpec
 
 _BERT = BertConfig(
     vocab_size=40,
@@ -25,7 +25,7 @@ _BERT = BertConfig(
 QUERY, VALUE = "vit.layers.0.attention.q_proj", "vit.layers.0.attention.v_proj"
 
 
-def spec(r: int = 4, *targets: str, **fields: object) -> LoraSpec:
+def spec(r: int = 4, *targets: str, **fields: object) -> MethodSpec:
     return LoraSpec(r=r, target_modules=targets or ("q_proj", "v_proj"), **fields)
 
 
@@ -36,12 +36,12 @@ def vit() -> nn.Module:
 def bert(*, seed: int = 0, r: int = 4) -> PeftModel:
     """A tiny BERT whose classifier is trained in full beside the adapter."""
     model = BertForSequenceClassification(_BERT)
-    return attach(model, spec(r, "query"), seed=seed, head_modules=("classifier",), task_type="SEQ_CLS")
+    return attach_method(model, spec(r, "query"), seed=seed, head_modules=("classifier",), task_type="SEQ_CLS")
 
 
-def lora_a(lora: LoraSpec, *, seed: int = 0) -> dict[str, Tensor]:
+def lora_a(lora: MethodSpec, *, seed: int = 0) -> dict[str, Tensor]:
     """The start values of every A."""
-    return {name: delta.lora_a for name, delta in from_model(attach(vit(), lora, seed=seed)).items()}
+    return {name: delta.lora_a for name, delta in from_model(attach_method(vit(), lora, seed=seed)).items()}
 
 
 def correlation(first: Tensor, second: Tensor) -> float:
@@ -54,9 +54,9 @@ def correlation(first: Tensor, second: Tensor) -> float:
     ids=["r1", "r8", "all-linear", "rslora", "dropout", "full-rank"],
 )
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_at_the_start_the_adapted_model_is_the_base_bit_for_bit(digits_base: nn.Module, lora: LoraSpec, training: bool) -> None:
+def test_at_the_start_the_adapted_model_is_the_base_bit_for_bit(digits_base: nn.Module, lora: MethodSpec, training: bool) -> None:
     images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    adapted = attach(copy.deepcopy(digits_base), lora, seed=3)
+    adapted = attach_method(copy.deepcopy(digits_base), lora, seed=3)
     with torch.no_grad():
         assert torch.equal(adapted.train(training)(images).logits, digits_base.train(training)(images).logits)
     assert {delta.numerical_rank for delta in from_model(adapted).values()} == {0}
@@ -64,7 +64,7 @@ def test_at_the_start_the_adapted_model_is_the_base_bit_for_bit(digits_base: nn.
 
 def test_attaching_leaves_the_weights_of_the_base_as_they_were(digits_base: nn.Module) -> None:
     before = {name: weight.clone() for name, weight in digits_base.state_dict().items()}
-    adapted = attach(digits_base, spec(4, "all-linear"), seed=0)
+    adapted = attach_method(digits_base, spec(4, "all-linear"), seed=0)
     after = {name.replace(".base_layer", ""): w for name, w in adapted.base_model.model.state_dict().items() if "lora_" not in name}
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -80,7 +80,7 @@ def test_one_key_gives_one_a_whatever_the_global_stream_does() -> None:
 
 
 @pytest.mark.parametrize("lora", [spec(lora_alpha=1.0), spec(lora_dropout=0.3), spec(use_rslora=True), spec(4, "q_proj", "fc1")])
-def test_a_depends_on_nothing_but_seed_r_and_module(lora: LoraSpec) -> None:
+def test_a_depends_on_nothing_but_seed_r_and_module(lora: MethodSpec) -> None:
     assert torch.equal(lora_a(lora)[QUERY], lora_a(spec())[QUERY])
 
 
@@ -98,7 +98,7 @@ def test_modules_and_seeds_draw_from_streams_of_their_own() -> None:
 def test_attach_leaves_the_global_stream_as_it_was() -> None:
     base = vit()
     before = torch.get_rng_state()
-    attach(base, spec(), seed=0)
+    attach_method(base, spec(), seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -122,7 +122,7 @@ def test_only_adapter_and_head_are_trained() -> None:
 
 
 def test_without_head_modules_the_head_stays_frozen() -> None:
-    model = attach(vit(), spec(4, "q_proj"), seed=0)
+    model = attach_method(vit(), spec(4, "q_proj"), seed=0)
     assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
     assert trainable_params(model) == (4 * 4 * (64 + 64), 0)
 

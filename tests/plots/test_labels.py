@@ -7,20 +7,20 @@ import pytest
 import lora_lab as ll
 from lora_lab.plots.labels import labels_of
 
-SPEC = ll.RunSpec(bench="digits", base_sha256="", lora=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
+SPEC = ll.RunSpec(bench="digits", base_sha256="", tuning=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
 
 
 def test_rank_and_seed_are_enough_where_nothing_else_differs() -> None:
-    specs = [replace(SPEC, lora=replace(SPEC.lora, r=r), seed=seed) for r in (1, 8) for seed in (0, 1)]
+    specs = [replace(SPEC, tuning=replace(SPEC.tuning, r=r), seed=seed) for r in (1, 8) for seed in (0, 1)]
     assert labels_of(specs) == ["r 1 · seed 0", "r 1 · seed 1", "r 8 · seed 0", "r 8 · seed 1"]
 
 
 OTHERS = {
     "bench": replace(SPEC, bench="digits:inverted"),
-    "alpha": replace(SPEC, lora=replace(SPEC.lora, lora_alpha=32)),
-    "rsLoRA": replace(SPEC, lora=replace(SPEC.lora, use_rslora=True)),
-    "targets": replace(SPEC, lora=replace(SPEC.lora, target_modules=("q_proj",))),
-    "dropout": replace(SPEC, lora=replace(SPEC.lora, lora_dropout=0.1)),
+    "alpha": replace(SPEC, tuning=replace(SPEC.tuning, lora_alpha=32)),
+    "rsLoRA": replace(SPEC, tuning=replace(SPEC.tuning, method="rslora")),
+    "targets": replace(SPEC, tuning=replace(SPEC.tuning, target_modules=("q_proj",))),
+    "dropout": replace(SPEC, tuning=replace(SPEC.tuning, lora_dropout=0.1)),
     "rate": replace(SPEC, learning_rate=1e-3),
     "steps": replace(SPEC, steps=100),
     "batch": replace(SPEC, batch_size=16),

@@ -21,19 +21,26 @@ def test_every_combination_is_one_run_the_seed_moving_fastest(bench: Bench) -> N
         lora_alpha=(8.0, 16.0),
         targets=(("q",), ("q", "v")),
         learning_rate=(1e-3, 1e-2),
-        use_rslora=(False, True),
+        methods=("lora", "rslora"),
         seeds=(3, 4),
     )
     specs = expand(bench, grid)
-    said = [(s.lora.target_modules, s.lora.r, s.lora.lora_alpha, s.lora.use_rslora, s.learning_rate, s.seed) for s in specs]
+    said = [(s.tuning.target_modules, s.tuning.r, s.tuning.lora_alpha, s.tuning.method, s.learning_rate, s.seed) for s in specs]
     targets = [("q_proj",), ("q_proj", "v_proj")]
-    assert said == list(product(targets, (2, 1), (8.0, 16.0), (False, True), (1e-3, 1e-2), (3, 4)))
+    expected = product(("lora", "rslora"), targets, (2, 1), (8.0, 16.0), (1e-3, 1e-2), (3, 4))
+    assert said == [(t, r, alpha, method, lr, seed) for method, t, r, alpha, lr, seed in expected]
     assert len({spec.run_id for spec in specs}) == 2**6
 
 
 def test_what_all_runs_share_reaches_every_run(bench: Bench) -> None:
     grid = ll.SweepSpec(r=(1, 2), steps=7, batch_size=3, lora_dropout=0.25)
-    assert {(s.steps, s.batch_size, s.lora.lora_dropout) for s in expand(bench, grid)} == {(7, 3, 0.25)}
+    assert {(s.steps, s.batch_size, s.tuning.lora_dropout) for s in expand(bench, grid)} == {(7, 3, 0.25)}
+
+
+def test_what_a_method_has_no_use_for_makes_no_second_run(bench: Bench) -> None:
+    grid = ll.SweepSpec(r=(1, 2), lora_alpha=(8.0, 16.0), methods=("lora", "bitfit", "adapter"), seeds=(0, 1))
+    methods = [spec.tuning.method for spec in expand(bench, grid)]
+    assert (methods.count("lora"), methods.count("bitfit"), methods.count("adapter")) == (8, 2, 4)
 
 
 def test_none_leaves_a_value_to_the_bench(bench: Bench) -> None:
@@ -59,7 +66,7 @@ def test_two_ways_to_say_one_run_are_one_run(bench: Bench, grid: ll.SweepSpec) -
 @pytest.mark.parametrize(("alpha", "expected"), [("r", [1, 4, 8]), ("2r", [2, 8, 16]), ("0.5r", [0.5, 2, 4]), ("3", [3, 3, 3])])
 def test_an_alpha_may_be_a_multiple_of_the_rank(bench: Bench, alpha: str, expected: list[float]) -> None:
     specs = expand(bench, ll.SweepSpec(r=(1, 4, 8), lora_alpha=(alpha,)))
-    assert [spec.lora.lora_alpha for spec in specs] == expected
+    assert [spec.tuning.lora_alpha for spec in specs] == expected
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ WORDS = 5
 
 def a_run(*, head_params: int = 0, precision: str = "fp32", done: DoneEvent | None = None, **settings: object) -> Run:
     """A finished run as the store hands it out."""
-    spec = ll.RunSpec(bench="digits", base_sha256="0" * 64, lora=ll.LoraSpec(r=4, target_modules=("q_proj", "v_proj")), **settings)
+    spec = ll.RunSpec(
+        bench="digits", base_sha256="0" * 64, tuning=ll.LoraSpec(r=4, target_modules=("q_proj", "v_proj")), **settings
+    )
     start = StartEvent(spec.run_id, spec.steps, 8 + head_params, head_params, 100, "cuda", precision)
     events = [start, EvalEvent(0, 0.1, 2.0, 0.0), done or DoneEvent("finished", 200, "", 1.0, None)]
     return Run(spec.run_id, spec, metrics_of(events), Path("nowhere"))

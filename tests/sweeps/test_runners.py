@@ -252,7 +252,7 @@ def test_a_stopped_run_is_trained_again_to_its_end(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_in_a_worker_is_one_sentence_and_the_others_go_on(tmp_path: Path) -> None:
     good = specs_of(ll.SweepSpec(r=(1,), steps=2, batch_size=2))[0]
-    bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, lora=good.lora, steps=2)
+    bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, tuning=good.tuning, steps=2)
     store = RunStore(tmp_path)
     said = by_run(list(sweep_events([bad, good], store, runner="process")))
     (done,) = said[bad.run_id]
@@ -265,7 +265,7 @@ def test_a_run_that_fails_in_a_worker_is_one_sentence_and_the_others_go_on(tmp_p
 
 
 def test_a_run_that_fails_in_this_process_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, lora=ll.LoraSpec(target_modules=("q_proj",)))
+    bad = ll.RunSpec(bench="digits", base_sha256="0" * 64, tuning=ll.LoraSpec(target_modules=("q_proj",)))
     ((_, done),) = sweep_events([bad], RunStore(tmp_path), runner="inline")
     assert (done.status, "must have SHA-256" in done.message) == ("failed", True)
     assert [path.name for path in tmp_path.iterdir()] == ["index.sqlite"]

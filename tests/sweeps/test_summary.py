@@ -10,7 +10,7 @@ from lora_lab.events import DoneEvent, EvalEvent, Status
 from lora_lab.sweeps import RunProgress
 from lora_lab.sweeps.summary import Cell, rank_table
 
-SPEC = ll.RunSpec(bench="digits", base_sha256="", lora=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
+SPEC = ll.RunSpec(bench="digits", base_sha256="", tuning=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
 
 
 def a_run(spec: ll.RunSpec, accuracy: float, *, status: Status | None = "finished") -> RunProgress:
@@ -20,8 +20,8 @@ def a_run(spec: ll.RunSpec, accuracy: float, *, status: Status | None = "finishe
 
 
 def seeds_of(r: int, accuracies: list[float]) -> list[RunProgress]:
-    lora = replace(SPEC.lora, r=r)
-    return [a_run(replace(SPEC, lora=lora, seed=seed), accuracy) for seed, accuracy in enumerate(accuracies)]
+    lora = replace(SPEC.tuning, r=r)
+    return [a_run(replace(SPEC, tuning=lora, seed=seed), accuracy) for seed, accuracy in enumerate(accuracies)]
 
 
 def cells(runs: list[RunProgress]) -> list[list[Cell | None]]:
@@ -56,16 +56,16 @@ def test_a_run_that_did_not_finish_leaves_a_gap(status: Status | None) -> None:
 
 
 def test_a_combination_that_was_not_trained_leaves_a_gap() -> None:
-    other = replace(SPEC, lora=replace(SPEC.lora, target_modules=("q_proj",)))
+    other = replace(SPEC, tuning=replace(SPEC.tuning, target_modules=("q_proj",)))
     assert cells([*seeds_of(2, [0.5]), a_run(other, 0.6)]) == [[Cell(0.5, None, 1), None], [None, Cell(0.6, None, 1)]]
 
 
 OTHERS = {
     "bench": replace(SPEC, bench="digits:inverted"),
-    "alpha": replace(SPEC, lora=replace(SPEC.lora, lora_alpha=32)),
-    "rsLoRA": replace(SPEC, lora=replace(SPEC.lora, use_rslora=True)),
-    "targets": replace(SPEC, lora=replace(SPEC.lora, target_modules=("q_proj",))),
-    "dropout": replace(SPEC, lora=replace(SPEC.lora, lora_dropout=0.1)),
+    "alpha": replace(SPEC, tuning=replace(SPEC.tuning, lora_alpha=32)),
+    "rsLoRA": replace(SPEC, tuning=replace(SPEC.tuning, method="rslora")),
+    "targets": replace(SPEC, tuning=replace(SPEC.tuning, target_modules=("q_proj",))),
+    "dropout": replace(SPEC, tuning=replace(SPEC.tuning, lora_dropout=0.1)),
     "rate": replace(SPEC, learning_rate=1e-3),
     "steps": replace(SPEC, steps=100),
     "batch": replace(SPEC, batch_size=16),
@@ -90,8 +90,8 @@ def test_no_runs_make_an_empty_table() -> None:
 
 
 def test_where_alpha_follows_the_rank_the_ranks_stand_in_one_row() -> None:
-    specs = [replace(SPEC, lora=replace(SPEC.lora, r=r, lora_alpha=2 * r)) for r in (1, 4)]
+    specs = [replace(SPEC, tuning=replace(SPEC.tuning, r=r, lora_alpha=2 * r)) for r in (1, 4)]
     table = rank_table([a_run(spec, accuracy) for spec, accuracy in zip(specs, (0.5, 0.7), strict=True)])
     assert table.alpha_by_rank
     ((spec, cells),) = table.rows
-    assert (spec.lora.lora_alpha, [cell and cell.mean for cell in cells]) == (2, [0.5, 0.7])
+    assert (spec.tuning.lora_alpha, [cell and cell.mean for cell in cells]) == (2, [0.5, 0.7])

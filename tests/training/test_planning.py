@@ -35,7 +35,7 @@ def test_what_is_given_is_kept(bench: Bench) -> None:
     settings = {"steps": 7, "batch_size": 3, "learning_rate": 0.25, "warmup_steps": 2, "eval_every_steps": 5, "seed": 9}
     spec = plan_run(bench, ll.LoraSpec(r=3), **settings)
     assert {name: getattr(spec, name) for name in settings} == settings
-    assert spec.lora.r == 3
+    assert spec.tuning.r == 3
 
 
 def test_a_base_is_pinned_by_its_weights(bench: Bench) -> None:
@@ -61,7 +61,7 @@ def test_a_run_warms_up_for_a_small_part_and_is_scored_about_four_times(bench: B
     ],
 )
 def test_targets_are_said_in_the_models_own_names(bench: Bench, said: tuple[str, ...], resolved: tuple[str, ...]) -> None:
-    assert plan_run(bench, ll.LoraSpec(target_modules=said)).lora.target_modules == resolved
+    assert plan_run(bench, ll.LoraSpec(target_modules=said)).tuning.target_modules == resolved
 
 
 @pytest.mark.parametrize("said", [("q_proj", "v_proj"), ("v", "q"), ("query", "v_lin")])
@@ -74,7 +74,7 @@ def test_two_spellings_of_a_target_are_one_run(bench: Bench, said: tuple[str, ..
 def test_one_matrix_can_be_meant_alone(bench: Bench) -> None:
     name = next(m.name for m in bench.geometry().matrices if m.role == "q" and m.layer == 2)
     spec = plan_run(bench, ll.LoraSpec(target_modules=(name,)))
-    assert [m.name for m in bench.geometry().targeted(spec.lora.target_modules)] == [name]
+    assert [m.name for m in bench.geometry().targeted(spec.tuning.target_modules)] == [name]
 
 
 def test_a_target_that_the_base_has_not_is_refused_with_those_it_has(bench: Bench) -> None:
@@ -83,13 +83,13 @@ def test_a_target_that_the_base_has_not_is_refused_with_those_it_has(bench: Benc
 
 
 def test_the_rank_of_a_named_matrix_is_the_most_there_is(bench: Bench) -> None:
-    assert plan_run(bench, ll.LoraSpec(r=64)).lora.r == 64
-    with pytest.raises(SpecError, match=r"r parameter of LoraSpec must be an int in 1\.\.min\(d_in, d_out\)=64 .* Got 65\."):
+    assert plan_run(bench, ll.LoraSpec(r=64)).tuning.r == 64
+    with pytest.raises(SpecError, match=r"r parameter of MethodSpec must be an int in 1\.\.min\(d_in, d_out\)=64 .* Got 65\."):
         plan_run(bench, ll.LoraSpec(r=65))
 
 
 def test_a_head_is_a_target_like_others_where_it_is_frozen(bench: Bench) -> None:
-    assert plan_run(bench, ll.LoraSpec(r=4, target_modules=("head",))).lora.target_modules == ("classifier",)
+    assert plan_run(bench, ll.LoraSpec(r=4, target_modules=("head",))).tuning.target_modules == ("classifier",)
 
 
 @pytest.mark.parametrize("said", ["classifier", "head"])
@@ -100,7 +100,7 @@ def test_a_head_that_is_trained_in_full_is_refused_as_a_target(bench_with_head: 
 
 def test_all_linear_leaves_the_head_out(bench_with_head: Bench) -> None:
     spec = plan_run(bench_with_head, ll.LoraSpec(r=4, target_modules=("all-linear",)))
-    assert "head" not in {m.role for m in bench_with_head.geometry().targeted(spec.lora.target_modules)}
+    assert "head" not in {m.role for m in bench_with_head.geometry().targeted(spec.tuning.target_modules)}
 
 
 def test_a_lora_config_says_what_a_lora_spec_says(bench: Bench) -> None:

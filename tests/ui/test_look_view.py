@@ -33,11 +33,11 @@ def test_the_first_comparison_is_another_seed_of_the_same_rank(lab: Lab) -> None
     run = next(r for r in lab.store.runs() if r.spec.seed == 1)
     shown = selection_shown(LookView(lab).show(Selection(run=run.run_id)))
     assert lab.store.get(shown.against).spec.seed == 0
-    assert lab.store.get(shown.against).spec.lora == run.spec.lora
+    assert lab.store.get(shown.against).spec.tuning == run.spec.tuning
 
 
 def test_a_matrix_that_run_2_does_not_adapt_is_said(lab: Lab) -> None:
-    q_v, up = (next(r for r in lab.store.runs() if r.spec.lora.target_modules[0] == t) for t in ("q_proj", "fc1"))
+    q_v, up = (next(r for r in lab.store.runs() if r.spec.tuning.target_modules[0] == t) for t in ("q_proj", "fc1"))
     outputs = LookView(lab).show(Selection(run=q_v.run_id, against=up.run_id))
     assert "does not adapt layer 3 · v" in outputs[-1]
 
