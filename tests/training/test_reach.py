@@ -144,6 +144,7 @@ def test_outside_the_inputs_span_a_stays_at_its_start() -> None:
     outside = torch.eye(8, dtype=torch.float64) - basis @ basis.mT
     fits = [fit(change, inputs, r=2, seed=0)[0].lora_a for change in (drawn(6, 8, seed=6), drawn(6, 8, seed=7))]
     torch.testing.assert_close(fits[0] @ outside, fits[1] @ outside)
+    assert (fits[0] @ outside).norm() > 0.1  # LoRA's start, not 0
     assert not torch.allclose(fits[0] @ basis, fits[1] @ basis)
 
 
