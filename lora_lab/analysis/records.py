@@ -72,3 +72,113 @@ class LeadingOverlap:
     def is_above_chance(self) -> bool:
         """Further above chance than random subspaces get: four standard deviations, as the tail at i = 1 is long."""
         return self.tells and self.phi > self.chance + 4 * self.chance_sd
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixGradient:
+    """‖∂L/∂A‖_F and ‖∂L/∂B‖_F of one adapted matrix, nats per unit of weight; None where that factor has no gradient."""
+
+    a: float | None
+    b: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GradientNorms:
+    """Gradients of LoRA's factors by matrix, and their norms over all matrices; None where no factor has a gradient."""
+
+    matrices: dict[str, MatrixGradient]
+    grad_norm_a: float | None
+    grad_norm_b: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstGradient:
+    """One of the first optimizer steps: the loss (nats) and the gradients before the step, nothing clipped."""
+
+    step: int
+    loss: float
+    norms: GradientNorms
+
+    @property
+    def grad_norm_a(self) -> float | None:
+        """‖∂L/∂A‖ over all matrices."""
+        return self.norms.grad_norm_a
+
+    @property
+    def grad_norm_b(self) -> float | None:
+        """‖∂L/∂B‖ over all matrices."""
+        return self.norms.grad_norm_b
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRule:
+    """∂L/∂B = s·G·Aᵀ and ∂L/∂A = s·Bᵀ·G of one matrix, G = ∂L/∂W of shape (d_out, d_in): the rule beside autograd.
+
+    Norms are Frobenius norms; `grad_norm_a` and `grad_norm_b` are autograd's. A difference is ‖autograd - rule‖_F as a share of
+    the larger of the two norms, and 0 where both vanish.
+    """
+
+    name: str
+    d_out: int
+    d_in: int
+    r: int
+    scaling: float
+    loss: float
+    norm_a: float
+    norm_b: float
+    grad_norm_w: float
+    grad_norm_a: float
+    grad_norm_b: float
+    difference_a: float
+    difference_b: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReachPoint:
+    """What LoRA of rank r can do of a known change of a matrix, as shares of what that change does.
+
+    `error` is what training left over at the matrix's output, `best_error` what every matrix of rank r must leave,
+    `logits_error` what training left over at the model's output, on examples that it was not fitted to.
+    """
+
+    r: int
+    params: int
+    error: float
+    best_error: float
+    logits_error: float
+    evaluations: int  # of the loss and its gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A known full-rank change Δ* of one matrix, fitted by s·B·A of growing rank.
+
+    `activations` inputs of the matrix span `activations_rank` of its d_in dimensions: outside of them nothing is fitted.
+    `change_share` is ‖Δ*‖_F / ‖W0‖_F, `logits_change` is what Δ* does to the held-out logits, relative to those of the base.
+    """
+
+    bench: str
+    matrix: str
+    shape: tuple[int, int]
+    seed: int
+    change_share: float
+    change_singular_values: tuple[float, ...]
+    activations: int
+    activations_rank: int
+    logits_change: float
+    points: tuple[ReachPoint, ...]
+
+    @property
+    def max_r(self) -> int:
+        """The rank of a full update: min(d_out, d_in)."""
+        return min(self.shape)
+
+    @property
+    def matrix_params(self) -> int:
+        """Parameters of the matrix itself."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def full(self) -> ReachPoint | None:
+        """The point at r = min(d_out, d_in), where it was fitted."""
+        return next((point for point in self.points if point.r == self.max_r), None)

@@ -1,9 +1,11 @@
 """Records -> plotly Figures, returned and never shown; the sentences that stand under them. No torch, no files."""
 
 from lora_lab.plots.captions import learning_caption, overlap_caption, spectrum_caption
+from lora_lab.plots.gradients import GradientLine, chain_rule_caption, gradient_caption, gradient_flow
 from lora_lab.plots.labels import labels_of, row_label
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
+from lora_lab.plots.reach import reach_caption, reach_curve
 from lora_lab.plots.spectra import energy, spectrum
 from lora_lab.plots.theme import PALETTE, rank_colour
 from lora_lab.plots.training import accuracy_curves, loss_curves
@@ -11,16 +13,22 @@ from lora_lab.plots.training import accuracy_curves, loss_curves
 __all__ = [
     "PALETTE",
     "CurveLine",
+    "GradientLine",
     "SpectrumLine",
     "accuracy_curves",
+    "chain_rule_caption",
     "curve_lines",
     "energy",
+    "gradient_caption",
+    "gradient_flow",
     "labels_of",
     "learning_caption",
     "loss_curves",
     "overlap",
     "overlap_caption",
     "rank_colour",
+    "reach_caption",
+    "reach_curve",
     "row_label",
     "spectrum",
     "spectrum_caption",

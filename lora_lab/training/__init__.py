@@ -2,7 +2,20 @@
 
 from lora_lab.training.devices import pick_device, threads_for
 from lora_lab.training.evaluation import Score, evaluate
+from lora_lab.training.gradients import chain_rule, first_gradients, gradient_norms
 from lora_lab.training.loop import train_events
 from lora_lab.training.planning import plan_run
+from lora_lab.training.reach import reach
 
-__all__ = ["Score", "evaluate", "pick_device", "plan_run", "threads_for", "train_events"]
+__all__ = [
+    "Score",
+    "chain_rule",
+    "evaluate",
+    "first_gradients",
+    "gradient_norms",
+    "pick_device",
+    "plan_run",
+    "reach",
+    "threads_for",
+    "train_events",
+]
