@@ -323,7 +323,7 @@ def _settle_ties(base: Any) -> None:
 
 
 def _restore_requires_grad(base: Any) -> None:
-    """As a fresh model of the class has it: some freeze parameters of their own (DistilBERT's sinusoids)."""
+    """As a fresh model of the class has it: some freeze parameters of their own (ViT-MAE's positions)."""
     frozen: set[str] = set()
     if hasattr(base, "_from_config"):
         with torch.device("meta"):

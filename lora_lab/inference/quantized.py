@@ -41,22 +41,26 @@ def format_of(module: nn.Module) -> str:
 
 
 def keep_exact(model: nn.Module) -> None:
-    """Have 4-bit layers compute in their compute dtype on every processor, for good.
+    """Have quantized layers keep what they hold, and 4-bit ones compute in their compute dtype, on every processor; for good.
 
     On processors with AVX512-BF16 the first forward pass in eval mode repacks a 4-bit weight in place, rounds its scales to
     bfloat16 and computes in bfloat16 whatever the compute dtype is; what reads the weight afterwards (PEFT's DoRA, its merge)
     reads the packed bytes as if they were not. A layer that was packed before is unpacked; its scales stay rounded. (bitsandbytes'
-    own unpacking leaves plain scales transposed, here they are put right.)
+    own unpacking leaves plain scales transposed, here they are put right.) An 8-bit weight that is moved after its first forward
+    pass, as PEFT's DoRA does on a CPU, loses its scales and the next pass fails: here they stay.
 
     Raises:
         MergeError: the model is quantized and bitsandbytes is not installed.
 
-    Source: bitsandbytes 0.50.2, `nn/modules.py: Linear4bit.forward`, `functional.py: _convert_weight_packed_for_cpu`.
+    Source: bitsandbytes 0.50.2, `nn/modules.py: Linear4bit.forward, Int8Params.to`;
+        `functional.py: _convert_weight_packed_for_cpu_inverse`.
     """
     for module in model.modules():
         if bits_of(module) == 4:
             _unpack(module)
             vars(module)["support_avx512bf16_for_cpu"] = False
+        if bits_of(module) == 8 and _keep_scales not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_keep_scales)
 
 
 def _unpack(layer: Any) -> None:
@@ -67,6 +71,11 @@ def _unpack(layer: Any) -> None:
         layer.weight.quant_state = state
     if state is not None and not state.nested and state.absmax.ndim == 2:
         state.absmax = state.absmax.T.reshape(-1).float()
+
+
+def _keep_scales(layer: Any, _: Any) -> None:
+    if layer.weight.CB is not None and layer.weight.SCB is None:
+        layer.weight.SCB = layer.state.SCB
 
 
 def dequantize(module: nn.Module, dtype: torch.dtype | None = None) -> Dequantized:

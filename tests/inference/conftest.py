@@ -85,14 +85,18 @@ def tiny() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def four_bit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], nn.Module]:
+def few_bits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], nn.Module]:
     """Quantized tiny Llamas, each a fresh copy of one that was loaded once."""
     loaded: dict[str, nn.Module] = {}
 
     def fresh(how: str) -> nn.Module:
         if how not in loaded:
             loaded[how] = quantize("llama", how, tmp_path_factory.mktemp("llama"))
-        return copy.deepcopy(loaded[how])
+        model = copy.deepcopy(loaded[how])
+        for module in model.modules():
+            if hasattr(getattr(module, "weight", None), "quant_state"):
+                module.weight.module = module  # as it is on a loaded model; a copied weight names the layer it was copied from
+        return model
 
     return fresh
 

@@ -102,17 +102,25 @@ def test_unloaded_is_a_plain_model_that_saves_and_trains_as_a_fresh_one(kind, ti
     assert {n: p.requires_grad for n, p in fresh.named_parameters()}.items() <= {
         n: p.requires_grad for n, p in plain.named_parameters()
     }.items()
+    if plain.get_output_embeddings() is not None:
+        tied = plain.get_output_embeddings().weight is plain.get_input_embeddings().weight
+        assert plain.config.tie_word_embeddings == tied
     plain.save_pretrained(tmp_path)
     assert off(tiny.logits(type(plain).from_pretrained(tmp_path).eval(), inputs), unmerged) < 1e-5
 
 
 def test_what_a_model_freezes_of_its_own_stays_frozen_and_the_rest_trains(tiny):
-    fresh = tiny.base("distilbert")
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 8}
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    fresh = ViTMAEForPreTraining(ViTMAEConfig(patch_size=4, decoder_intermediate_size=16, num_channels=1, **size, **decoder))
     own = {name: parameter.requires_grad for name, parameter in fresh.named_parameters()}
-    plain = unload_merged(tiny.adapted(tiny.base("distilbert"), config("lora", target_modules=["q_lin"])))
+    assert set(own.values()) == {True, False}
+    plain = unload_merged(tiny.adapted(fresh, config("lora", target_modules="all-linear")))
     assert {name: parameter.requires_grad for name, parameter in plain.named_parameters()} == own
-    plain(**tiny.batch("distilbert")).logits.sum().backward()
-    assert plain.distilbert.transformer.layer[0].attention.q_lin.weight.grad.any()
+    plain(**tiny.batch("vit")).loss.backward()
+    assert all(parameter.grad is not None for name, parameter in plain.named_parameters() if "decoder_pred" in name)
 
 
 def test_kept_bytes_are_those_of_the_changed_weights(tiny):
@@ -192,6 +200,14 @@ def test_what_changes_no_weights_is_refused_in_one_sentence(tiny):
                 function(model)
 
 
+def test_several_active_adapters_are_refused(tiny):
+    model = tiny.adapted(tiny.base("llama"), config("lora", target_modules=_DECODER))
+    model.add_adapter("other", config("lora", target_modules=_DECODER))
+    model.base_model.set_adapter(["default", "other"])
+    with pytest.raises(MergeError, match=r"must be given where not exactly one adapter is active. Got \['default', 'other'\]"):
+        merge(model)
+
+
 def test_an_unknown_adapter_is_refused(tiny):
     model = tiny.adapted(tiny.base("llama"), config("lora", target_modules=_DECODER))
     with pytest.raises(MergeError, match=r"The adapter_name parameter of merge must be one of \['default'\]. Got 'mine'"):
@@ -230,14 +246,11 @@ QUANTIZED_METHODS = {
 TOLERANCE = {"nf4": 1e-5, "nf4-dq": 1e-5, "int8": 0.05}
 
 
-# PEFT's DoRA on an 8-bit base cannot run twice on a CPU: it moves the weight and loses its scales
-QUANTIZED = [(kind, how) for kind in QUANTIZED_METHODS for how in TOLERANCE if (kind, how) != ("DoRA", "int8")]
-
-
-@pytest.mark.parametrize(("kind", "how"), QUANTIZED)
-def test_a_quantized_base_is_dequantized_and_comes_back_quantized(kind, how, tiny, four_bit):
+@pytest.mark.parametrize("how", TOLERANCE)
+@pytest.mark.parametrize("kind", QUANTIZED_METHODS)
+def test_a_quantized_base_is_dequantized_and_comes_back_quantized(kind, how, tiny, few_bits):
     method, values = QUANTIZED_METHODS[kind]
-    model = tiny.adapted(four_bit(how), config(method, **values))
+    model = tiny.adapted(few_bits(how), config(method, **values))
     inputs = tiny.batch("llama")
     unmerged = tiny.logits(model, inputs)
     weights = tiny.snapshot(model)
@@ -259,8 +272,8 @@ def _first(values):
     return f"self_attn.{name}"
 
 
-def test_the_stand_in_computes_in_the_layers_own_dtype(tiny, four_bit):
-    model = tiny.adapted(four_bit("nf4"), config("lora", r=3, target_modules=_DECODER))
+def test_the_stand_in_computes_in_the_layers_own_dtype(tiny, few_bits):
+    model = tiny.adapted(few_bits("nf4"), config("lora", r=3, target_modules=_DECODER))
     for module in model.modules():
         if type(module).__name__ == "Linear4bit" and hasattr(module, "compute_dtype"):
             module.compute_dtype = torch.bfloat16
@@ -272,8 +285,8 @@ def test_the_stand_in_computes_in_the_layers_own_dtype(tiny, four_bit):
     assert off(found, unmerged) < 0.02
 
 
-def test_an_8_bit_layer_computes_in_float16(tiny, four_bit):
-    model = tiny.adapted(four_bit("int8"), config("lora", r=3, target_modules=_DECODER))
+def test_an_8_bit_layer_computes_in_float16(tiny, few_bits):
+    model = tiny.adapted(few_bits("int8"), config("lora", r=3, target_modules=_DECODER))
     unmerged = tiny.logits(model, tiny.batch("llama"))
     with merge(model):
         assert model.base_model.model.model.layers[0].self_attn.q_proj.weight.dtype == torch.float16
@@ -281,8 +294,8 @@ def test_an_8_bit_layer_computes_in_float16(tiny, four_bit):
 
 
 def test_a_quantized_conv1d_is_a_conv1d_again_when_unloaded(tiny, tmp_path):
-    few_bits = tiny.quantize("gpt2", "nf4", tmp_path / "base")
-    model = tiny.adapted(few_bits, config("lora", r=3, target_modules=["c_attn", "mlp.c_proj"]))
+    conv1d = tiny.quantize("gpt2", "nf4", tmp_path / "base")
+    model = tiny.adapted(conv1d, config("lora", r=3, target_modules=["c_attn", "mlp.c_proj"]))
     inputs = tiny.batch("gpt2")
     unmerged = tiny.logits(model, inputs)
     plain = unload_merged(model)
@@ -308,8 +321,8 @@ def test_a_layer_that_was_repacked_is_unpacked(double):
 
 
 @pytest.mark.parametrize("how", TOLERANCE)
-def test_an_unloaded_quantized_model_is_plain_and_loads_again(how, tiny, four_bit, tmp_path):
-    model = tiny.adapted(four_bit(how), config("lora", r=3, target_modules=_DECODER))
+def test_an_unloaded_quantized_model_is_plain_and_loads_again(how, tiny, few_bits, tmp_path):
+    model = tiny.adapted(few_bits(how), config("lora", r=3, target_modules=_DECODER))
     inputs = tiny.batch("llama")
     unmerged = tiny.logits(model, inputs)
     plain = unload_merged(model)
@@ -323,22 +336,24 @@ def test_an_unloaded_quantized_model_is_plain_and_loads_again(how, tiny, four_bi
 
 
 @pytest.mark.parametrize("how", TOLERANCE)
-def test_merging_into_few_bits_again_costs_most(how, tiny, four_bit):
-    model = tiny.adapted(four_bit(how), config("lora", r=3, target_modules=_DECODER))
+def test_merging_into_few_bits_again_costs_most(how, tiny, few_bits):
+    model = tiny.adapted(few_bits(how), config("lora", r=3, target_modules=_DECODER))
     inputs = tiny.batch("llama")
     unmerged, weights = tiny.logits(model, inputs), tiny.snapshot(model)
+    states = [getattr(module, "quant_state", None) for module in model.modules()]
     costs = {cost.name: cost.difference for cost in merge_costs(model, [inputs, tiny.batch("llama", seed=5)])}
     assert list(costs) == ["fp32", "bf16", how]
     if how != "int8":
         assert costs["fp32"] < 1e-5 < costs["bf16"] < 0.01 < costs[how] < 0.5
     else:
         assert 0 < costs["fp32"] < TOLERANCE[how]
+    assert all(getattr(m, "quant_state", None) is state for m, state in zip(model.modules(), states, strict=True))
     tiny.assert_same(tiny.snapshot(model), weights)
     assert torch.equal(tiny.logits(model, inputs), unmerged)
 
 
-def test_what_peft_cannot_merge_into_few_bits_is_missing(tiny, four_bit):
-    model = tiny.adapted(four_bit("nf4"), config("ia3", **QUANTIZED_METHODS["IA3"][1]))
+def test_what_peft_cannot_merge_into_few_bits_is_missing(tiny, few_bits):
+    model = tiny.adapted(few_bits("nf4"), config("ia3", **QUANTIZED_METHODS["IA3"][1]))
     costs = merge_costs(model, [tiny.batch("llama")])
     assert [cost.difference is None for cost in costs] == [False, False, True]
 
@@ -383,18 +398,18 @@ def test_no_batch_is_refused(tiny):
         merge_costs(model, [])
 
 
-def test_the_same_adapter_on_the_quantized_base_answers_differently(tiny, four_bit):
+def test_the_same_adapter_on_the_quantized_base_answers_differently(tiny, few_bits):
     values = config("lora", r=3, target_modules=_DECODER)
-    few_bits, plain = tiny.adapted(four_bit("nf4"), values), tiny.adapted(tiny.base("llama"), values)
+    ours, plain = tiny.adapted(few_bits("nf4"), values), tiny.adapted(tiny.base("llama"), values)
     inputs = tiny.batch("llama")
-    found = on_unquantized(few_bits, plain, [inputs])
-    assert found == pytest.approx(off(tiny.logits(few_bits, inputs), tiny.logits(plain, inputs)))
+    found = on_unquantized(ours, plain, [inputs])
+    assert found == pytest.approx(off(tiny.logits(ours, inputs), tiny.logits(plain, inputs)))
     assert 0.001 < found < 0.5
     assert on_unquantized(plain, plain, [inputs]) == 0
 
 
-def test_without_bitsandbytes_a_quantized_base_is_refused_in_one_sentence(tiny, four_bit, monkeypatch):
-    model = tiny.adapted(four_bit("nf4"), config("lora", target_modules=_DECODER))
+def test_without_bitsandbytes_a_quantized_base_is_refused_in_one_sentence(tiny, few_bits, monkeypatch):
+    model = tiny.adapted(few_bits("nf4"), config("lora", target_modules=_DECODER))
     before = tiny.snapshot(model)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "bitsandbytes", None)
@@ -410,8 +425,8 @@ def test_the_package_loads_without_bitsandbytes():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_exact_layers_never_repack(tiny, four_bit):
-    model = four_bit("nf4")
+def test_exact_layers_never_repack(tiny, few_bits):
+    model = few_bits("nf4")
     keep_exact(model)
     layer = model.model.layers[0].self_attn.q_proj
     before = layer.weight.data.clone()

@@ -81,10 +81,10 @@ def test_five_adapters_on_bert(tiny, tmp_path):
     assert assert_each_is_alone(tiny, lambda: tiny.base("bert"), folders, tiny.batch("bert")).names == tuple(BERT)
 
 
-@pytest.mark.parametrize("how", ["nf4", "nf4-dq"])
-def test_five_adapters_on_a_four_bit_base(how, tiny, four_bit, tmp_path):
+@pytest.mark.parametrize("how", ["nf4", "nf4-dq", "int8"])
+def test_five_adapters_on_a_quantized_base(how, tiny, few_bits, tmp_path):
     folders = saved(tiny, "llama", {name: lora(**values) for name, values in LLAMA.items()}, tmp_path)
-    assert_each_is_alone(tiny, lambda: four_bit(how), folders, tiny.batch("llama"))
+    assert_each_is_alone(tiny, lambda: few_bits(how), folders, tiny.batch("llama"))
 
 
 def test_an_untied_head_beside_adapters_of_a_tied_model(tiny, tmp_path):
@@ -197,6 +197,15 @@ def test_bytes_are_those_of_the_file(tiny, tmp_path):
     for name, folder in folders.items():
         shelf.add(name, folder)
         assert shelf.bytes_of(name) == sum(t.nbytes for t in load_file(folder / "adapter_model.safetensors").values())
+
+
+def test_an_8_bit_base_takes_an_adapter_after_it_has_run(tiny, few_bits, tmp_path):
+    folders = saved(tiny, "llama", {name: lora(**LLAMA[name]) for name in ("two", "dora")}, tmp_path)
+    shelf, inputs = AdapterShelf(few_bits("int8")), tiny.batch("llama")
+    for name, folder in folders.items():
+        shelf.logits(inputs, None)
+        shelf.add(name, folder)
+        assert torch.equal(shelf.logits(inputs, name), alone(tiny, few_bits("int8"), folder, inputs))
 
 
 def test_an_empty_shelf_is_its_base(tiny):
