@@ -5,6 +5,7 @@ LabError
 ├── DataError      a data file or a base folder that cannot be used
 ├── AssetError     a file that could not be fetched or is not what it should be
 ├── AdapterError   a file or folder that is no adapter, or one that cannot be read
+├── MergeError     a model whose adapter cannot be merged into its base
 ├── StoreError     a run that is not in the store, or a store that cannot be written
 └── TrainingError  a training worker that died
 """
@@ -28,6 +29,10 @@ class AssetError(LabError):
 
 class AdapterError(LabError):
     """A file or folder that is no adapter, or an adapter that cannot be read."""
+
+
+class MergeError(LabError):
+    """A model whose adapter cannot be merged into its base, or is."""
 
 
 class StoreError(LabError):

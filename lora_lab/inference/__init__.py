@@ -1,0 +1,8 @@
+"""Running what was trained: merging an adapter into its base, and several adapters on one base, switched by name."""
+
+from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
+from lora_lab.inference.merging import Merge, merge, unload_merged
+from lora_lab.inference.quantized import keep_exact
+from lora_lab.inference.shelf import AdapterShelf
+
+__all__ = ["AdapterShelf", "Merge", "MergeCost", "keep_exact", "merge", "merge_costs", "on_unquantized", "unload_merged"]
