@@ -25,13 +25,18 @@ class StartEvent:
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """One optimizer step: the loss (nats) before it, the norm of the gradient before clipping."""
+    """One optimizer step: the loss (nats) before it, the norm of the gradient before clipping.
+
+    Of LoRA's factors the norms over all matrices of ∂L/∂A and ∂L/∂B, before clipping too.
+    """
 
     step: int
     loss: float
     learning_rate: float
     grad_norm: float
     elapsed_s: float
+    grad_norm_a: float | None = None
+    grad_norm_b: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
 from lora_lab.inference.merging import Merge, merge, unload_merged
-from lora_lab.inference.quantized import keep_exact
 from lora_lab.inference.shelf import AdapterShelf
 
-__all__ = ["AdapterShelf", "Merge", "MergeCost", "keep_exact", "merge", "merge_costs", "on_unquantized", "unload_merged"]
+__all__ = ["AdapterShelf", "Merge", "MergeCost", "merge", "merge_costs", "on_unquantized", "unload_merged"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import MergeError, out_of_range
-from lora_lab.inference import quantized
 from lora_lab.inference.merging import Merge, active_adapter, merge, merge_requantized
+from lora_lab.methods import quantized
 
 Batch = Mapping[str, Tensor]
 

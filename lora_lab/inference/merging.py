@@ -15,7 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora_lab.errors import MergeError, out_of_range
-from lora_lab.inference import quantized
+from lora_lab.methods import quantized
 
 _MERGED: WeakSet[nn.Module] = WeakSet()
 # PEFT's layers on a quantized base either merge into few bits or not at all; these merge into the plain layer put in its place.

@@ -15,7 +15,7 @@ from peft.utils import load_peft_weights
 from torch import Tensor, nn
 
 from lora_lab.errors import AdapterError, out_of_range
-from lora_lab.inference import quantized
+from lora_lab.methods import quantized
 
 # Initialisations that take from the base's weights what they put into A and B: the base would no longer be the base.
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -1,6 +1,5 @@
 """A base in 8 or 4 bits, by bitsandbytes, on whatever device it runs."""
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import nn
 
 from lora_lab.errors import SpecError
 from lora_lab.live_geometry import read_geometry
+from lora_lab.methods.quantized import bitsandbytes, keep_exact
 from lora_lab.specs import Quant
 
 
@@ -26,27 +26,17 @@ def quantize(model: nn.Module, quant: Quant, *, compute_dtype: torch.dtype = tor
     """
     if quant == "none":
         return model
-    bnb, geometry = _bitsandbytes(), read_geometry(model)
+    bnb, geometry = bitsandbytes(), read_geometry(model)
     names = [m.name for m in geometry.matrices if m.is_quantizable]
     if not names:
         raise SpecError("A base to quantize must have linear maps of nn.Linear or Conv1D. Got one without.")
     for name in names:
         model.set_submodule(name, _quantized(bnb, model.get_submodule(name), quant, compute_dtype))
     # What PEFT asks a model before it attaches to quantized layers, and transformers before it moves one.
+    keep_exact(model)
     live: Any = model
     live.is_loaded_in_8bit, live.is_loaded_in_4bit = quant == "int8", quant != "int8"
     return model
-
-
-def _bitsandbytes() -> ModuleType:
-    try:
-        import bitsandbytes  # noqa: PLC0415 (an extra)
-    except ImportError:
-        raise SpecError(
-            "The quant of a base must be none where bitsandbytes is not installed (pip install bitsandbytes)."
-        ) from None
-    module: ModuleType = bitsandbytes
-    return module
 
 
 def _quantized(bnb: Any, layer: Any, quant: Quant, compute_dtype: torch.dtype) -> nn.Module:
@@ -61,13 +51,11 @@ def _quantized(bnb: Any, layer: Any, quant: Quant, compute_dtype: torch.dtype) -
         made = bnb.nn.Linear4bit(
             d_in, d_out, bias is not None, compute_dtype, compress_statistics=quant == "nf4-dq", quant_type="nf4"
         )
-        # On a CPU with AVX512-BF16 it would repack the weights at the first inference, in bf16 scales: another base from then on,
-        # and on another machine; and it divides by 64 what need not be divisible.
-        made.support_avx512bf16_for_cpu = False
         made.weight = bnb.nn.Params4bit(
             weight, requires_grad=False, compress_statistics=quant == "nf4-dq", quant_type="nf4", module=made
         )
     if bias is not None:
         made.bias = nn.Parameter(bias.data, requires_grad=False)
+    made.source_cls = type(layer)  # as transformers notes it
     on_device: nn.Module = made.to(weight.device)  # it is the move that quantizes
     return on_device

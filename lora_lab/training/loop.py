@@ -29,6 +29,7 @@ from lora_lab.training.devices import (
     threads_for,
 )
 from lora_lab.training.evaluation import evaluate, task_loss
+from lora_lab.training.gradients import gradient_norms
 from lora_lab.training.optimizers import make_optimizer, warm_up_and_cosine
 
 _SPECTRA_A_RUN = 40
@@ -158,6 +159,7 @@ class _Run:
                     output = self.model(**{name: column.to(self.device) for name, column in batch.items()})
                 output.loss.backward()
                 loss = float(task_loss(output, batch["labels"]))
+            factors = gradient_norms(self.model)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
             value, norm_value = loss, float(norm)
             if math.isfinite(value) and math.isfinite(norm_value):
@@ -166,7 +168,8 @@ class _Run:
                     self.model.base_model.update_and_allocate(self.step)  # type: ignore[operator,union-attr]
             elif math.isfinite(value):
                 value = norm_value  # a gradient that overflowed: the next loss would be lost too
-        return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s())
+        grad_norms = (factors.grad_norm_a, factors.grad_norm_b)
+        return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s(), *grad_norms)
 
     def _eval(self) -> EvalEvent:
         with self._threads():

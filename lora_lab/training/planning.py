@@ -14,6 +14,7 @@ from lora_lab.benches.custom import read_examples
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry, resolve_targets
 from lora_lab.methods import from_peft, refuse_unfit
+from lora_lab.methods.quantized import bitsandbytes
 from lora_lab.specs import IN_PLACE, METHODS, DataSpec, MethodSpec, Quant, RunSpec
 from lora_lab.training.optimizers import optimizer_name
 
@@ -76,10 +77,11 @@ def _resolved(bench: Bench, geometry: Geometry, tuning: MethodSpec) -> tuple[str
 
 def _quant(tuning: MethodSpec, quant: Quant | None) -> Quant:
     """QLoRA means NF4 quantized twice where nothing is said; a base whose own weights are trained keeps them whole."""
-    if quant is None:
-        return "nf4-dq" if tuning.method == "qlora" else "none"
+    quant = quant or ("nf4-dq" if tuning.method == "qlora" else "none")
     if tuning.method == "qlora" and quant == "none":
         raise SpecError(out_of_range("quant", "RunSpec", "int8, nf4 or nf4-dq for QLoRA", quant))
+    if quant != "none":
+        bitsandbytes()
     if tuning.method in IN_PLACE and quant != "none":
         raise SpecError(out_of_range("quant", "RunSpec", f"none for {METHODS[tuning.method].label}", quant))
     return quant

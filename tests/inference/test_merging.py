@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lora_lab.errors import MergeError
-from lora_lab.inference import keep_exact, merge, merge_costs, on_unquantized, quantized, unload_merged
+from lora_lab.errors import MergeError, SpecError
+from lora_lab.inference import merge, merge_costs, on_unquantized, unload_merged
+from lora_lab.methods import quantized
+from lora_lab.methods.quantized import keep_exact
 
 _DECODER = ["q_proj", "v_proj", "down_proj"]
 _BERT = ["query", "intermediate.dense"]
@@ -413,7 +415,7 @@ def test_without_bitsandbytes_a_quantized_base_is_refused_in_one_sentence(tiny, 
     before = tiny.snapshot(model)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "bitsandbytes", None)
-        with pytest.raises(MergeError, match="needs bitsandbytes, which is not installed: pip install bitsandbytes"):
+        with pytest.raises(SpecError, match="needs bitsandbytes, which is not installed: pip install bitsandbytes"):
             merge(model)
     tiny.assert_same(tiny.snapshot(model), before)
 
@@ -421,7 +423,7 @@ def test_without_bitsandbytes_a_quantized_base_is_refused_in_one_sentence(tiny, 
 def test_the_package_loads_without_bitsandbytes():
     import subprocess
 
-    code = "import sys; sys.modules['bitsandbytes'] = None; import lora_lab.inference.quantized"
+    code = "import sys; sys.modules['bitsandbytes'] = None; import lora_lab.methods.quantized"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lora_lab.errors import MergeError
+from lora_lab.errors import SpecError
 
 Bits = Literal[4, 8]
 _CLASSES: dict[str, Bits] = {"Linear4bit": 4, "Linear8bitLt": 8}
@@ -50,7 +50,7 @@ def keep_exact(model: nn.Module) -> None:
     pass, as PEFT's DoRA does on a CPU, loses its scales and the next pass fails: here they stay.
 
     Raises:
-        MergeError: the model is quantized and bitsandbytes is not installed.
+        SpecError: the model is quantized and bitsandbytes is not installed.
 
     Source: bitsandbytes 0.50.2, `nn/modules.py: Linear4bit.forward, Int8Params.to`;
         `functional.py: _convert_weight_packed_for_cpu_inverse`.
@@ -86,7 +86,7 @@ def dequantize(module: nn.Module, dtype: torch.dtype | None = None) -> Dequantiz
         dtype: of the weight and the bias; the dtype that the layer computes in where None.
 
     Raises:
-        MergeError: bitsandbytes is not installed.
+        SpecError: bitsandbytes is not installed.
     """
     layer: Any = module
     dtype = dtype or compute_dtype(module)
@@ -124,12 +124,12 @@ def bitsandbytes() -> ModuleType:
     """The library, imported now.
 
     Raises:
-        MergeError: it is not installed.
+        SpecError: it is not installed.
     """
     try:
         import bitsandbytes as library  # noqa: PLC0415
     except ImportError as err:
-        raise MergeError("A quantized base needs bitsandbytes, which is not installed: pip install bitsandbytes.") from err
+        raise SpecError("A quantized base needs bitsandbytes, which is not installed: pip install bitsandbytes.") from err
     found: ModuleType = library
     return found
 
