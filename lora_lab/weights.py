@@ -52,15 +52,18 @@ class BaseWeights:
         Raises:
             DataError: the checkpoint has no such matrix, several that it may be, or one of another shape.
         """
-        is_turned = self._is_turned(matrix)
-        pair = (matrix.d_in, matrix.d_out) if is_turned else (matrix.d_out, matrix.d_in)
+        pair = (matrix.d_in, matrix.d_out) if self._is_turned(matrix) else (matrix.d_out, matrix.d_in)
         expected = (matrix.experts, *pair) if matrix.kind == "experts" else pair
         with self._open(key := self._key_of(matrix)) as tensors:
             stored = tensors.get_slice(key)
             if (shape := tuple(stored.get_shape())) != expected:
                 raise DataError(f"The tensor {key} in {self.folder} must be {expected}. Got {shape}.")
             weight: Tensor = stored[expert] if matrix.kind == "experts" else stored[:]
-        return (weight.mT if is_turned else weight).to(torch.float32).contiguous()
+        return self.oriented(matrix, weight).to(torch.float32).contiguous()
+
+    def oriented(self, matrix: Matrix, stored: Tensor) -> Tensor:
+        """A weight as the family stores it, or a stack of them, as (…, d_out, d_in)."""
+        return stored.mT if self._is_turned(matrix) else stored
 
     def find(self, name: str) -> Matrix:
         """The one of `matrices` that a module is, whatever prefix either has.

@@ -29,8 +29,7 @@ def _dequantize_4bit(weight: Tensor) -> Tensor:
     if not getattr(state, "packing_format_for_cpu", False):
         dequantized: Tensor = dequantize_bnb_weight(weight)
         return dequantized
-    # Half a second, and only where bitsandbytes is at work already.
-    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse, dequantize_4bit  # noqa: PLC0415
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse, dequantize_4bit  # noqa: PLC0415 (it may not be installed)
 
     plain = copy.copy(state)
     plain.original_nested = False

@@ -12,6 +12,7 @@ from lora_lab.adapters.adapter import Adapter
 from lora_lab.adapters.folders import RECORD, read_record, replaced, write_record
 from lora_lab.adapters.tensors import WEIGHTS, read_tensors
 from lora_lab.errors import AdapterError
+from lora_lab.geometry import Matrix
 from lora_lab.lowrank import LowRank
 from lora_lab.weights import BaseWeights
 
@@ -82,11 +83,21 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def _changes(tensors: dict[str, Tensor], base: BaseWeights) -> dict[str, LowRank]:
     found: dict[str, LowRank | None] = {}
     for matrix in base.matrices:
-        if matrix.kind == "experts" and matrix.name in tensors:
-            stack = tensors[matrix.name]
-            pairs = ((stack[i], base.matrix(matrix, expert=i)) for i in range(matrix.experts))
-            found |= {f"{matrix.name}[{i}]": factors.changed(*pair) for i, pair in enumerate(pairs)}
-        elif f"{matrix.name}.weight" in tensors and not matrix.tied:
-            weight = tensors[f"{matrix.name}.weight"]
-            found[matrix.name] = factors.changed(weight.mT if matrix.kind == "conv1d" else weight, base.matrix(matrix))
+        is_stack = matrix.kind == "experts"
+        trained = tensors.get(matrix.name if is_stack else f"{matrix.name}.weight")
+        if trained is None or matrix.tied:  # a tied weight is the embedding
+            continue
+        weight = base.oriented(matrix, trained)
+        _require_shape(matrix, weight)
+        if is_stack:
+            names = (f"{matrix.name}[{i}]" for i in range(matrix.experts))
+            found |= {name: factors.changed(weight[i], base.matrix(matrix, expert=i)) for i, name in enumerate(names)}
+        else:
+            found[matrix.name] = factors.changed(weight, base.matrix(matrix))
     return {name: delta for name, delta in found.items() if delta is not None}
+
+
+def _require_shape(matrix: Matrix, weight: Tensor) -> None:
+    expected = (matrix.d_out, matrix.d_in) if matrix.kind != "experts" else (matrix.experts, matrix.d_out, matrix.d_in)
+    if tuple(weight.shape) != expected:
+        raise AdapterError(f"The weight of {matrix.name} must have the base's shape {expected}. Got {tuple(weight.shape)}.")

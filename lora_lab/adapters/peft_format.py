@@ -160,7 +160,7 @@ def _targeted_parameters(owner: str, file: _File) -> list[str]:
     if len(names) < 2:
         return list(names)
     if file.base is not None:
-        ordered = [m.name.rpartition(".") for m in file.base.matrices if m.kind == "experts"]
+        ordered = [m.name.rpartition(".") for m in file.base.matrices]
         return [name for path, _, name in ordered if path == owner and name in names]
     if names != {"gate_up_proj", "down_proj"}:
         raise AdapterError(f"An adapter of {', '.join(sorted(names))} of {owner} must be read with the base. Got none.")
