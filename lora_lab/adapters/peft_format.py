@@ -76,7 +76,12 @@ def read_peft(folder: Path, base: BaseWeights | None) -> Adapter:
     if config["peft_type"] in factors.NO_CHANGE:
         return Adapter("peft", {}, "no matrix is changed", (factors.NO_CHANGE[config["peft_type"]],), config)
     read, rule = _READERS[config["peft_type"]]
-    return Adapter("peft", read(file), f"{CONFIG}: {rule(config)}", _warnings(file), config)
+    try:
+        modules = read(file)
+    except (RuntimeError, IndexError) as err:  # torch of shapes that do not go together
+        reason = str(err).split("\n", 1)[0].rstrip(".")
+        raise AdapterError(f"The tensors in {folder} must fit each other and the base. They do not: {reason}.") from err
+    return Adapter("peft", modules, f"{CONFIG}: {rule(config)}", _warnings(file), config)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -222,6 +222,30 @@ def test_vera_without_its_projections_is_refused(tmp_path: Path) -> None:
         load_adapter(tmp_path / "adapter", base=weights_of(fresh("llama"), tmp_path / "base"))
 
 
+@pytest.mark.parametrize("method", ["dora", "ia3"])
+def test_an_adapter_of_another_base_is_refused_in_one_sentence(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # as users run it: tests alone check shapes at the call
+    save(attached("llama", method), tmp_path / "adapter", base_name="base", step=3)
+    with pytest.raises(AdapterError, match=r"must fit each other and the base\. They do not: .*\.$") as refusal:
+        load_adapter(tmp_path / "adapter", base=weights_of(fresh("gemma"), tmp_path / "gemma"))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("method", "key"), [("adalora", "lora_E"), ("vera", "vera_B"), ("vera", "vera_lambda_d")])
+def test_tensors_that_do_not_go_together_are_refused_in_one_sentence(
+    method: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    model = trained(VeraConfig(r=5, target_modules=["q_proj"]), fresh("llama")) if method == "vera" else attached("llama", method)
+    save(model, tmp_path / "adapter", base_name="base", step=3)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: x[:3].clone() if key in name else x for name, x in load_file(path).items()}, path)
+    with pytest.raises(AdapterError, match=r"must fit each other and the base\. They do not: .*\.$"):
+        load_adapter(tmp_path / "adapter")
+
+
 # AdaLoRA prunes ranks.
 
 
