@@ -37,6 +37,20 @@ class LowRank:
         if self.r < 1:
             raise AdapterError(f"The r of LowRank must be at least 1. Got {self.r}.")
 
+    @classmethod
+    def of_dense(cls, delta: Float[Tensor, "d_out d_in"]) -> "LowRank":
+        """A dense change as an exact factorisation of full rank: ΔW itself beside the smaller identity.
+
+        It is no saving: it keeps d_out · d_in numbers and min(d_out, d_in)² more, and every analysis costs what the dense
+        one does, O(d_out · d_in · min(d_out, d_in)). For methods whose change has no small rank (DoRA, IA³, full).
+
+        >>> LowRank.of_dense(torch.ones(2, 3)).r
+        2
+        """
+        d_out, d_in = delta.shape
+        identity = torch.eye(min(d_out, d_in), dtype=delta.dtype, device=delta.device)
+        return cls(identity, delta, 1.0) if d_out <= d_in else cls(delta, identity, 1.0)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in) of ΔW."""
@@ -60,6 +74,19 @@ class LowRank:
         """ΔW @ x in O((d_out + d_in) r n)."""
         b, a = self._factors
         return self.scaling * (b @ (a @ x.to(a)))
+
+    def __sub__(self, other: "LowRank") -> "LowRank":
+        """ΔW − ΔW', of rank r + r', by stacking the factors; nothing is rounded where both have one scaling.
+
+        Raises:
+            AdapterError: the two have different shapes.
+        """
+        if self.shape != other.shape:
+            raise AdapterError(f"Both ΔW of a difference need one shape. Got {self.shape} and {other.shape}.")
+        one = self.scaling == other.scaling
+        b1, b2 = (delta.lora_b if one else delta.scaling * delta.lora_b for delta in (self, other))
+        lora_a = torch.cat([self.lora_a, other.lora_a])
+        return LowRank(torch.cat([b1, -b2], dim=1), lora_a, self.scaling if one else 1.0)
 
     def inner(self, other: "LowRank") -> float:
         """⟨ΔW, ΔW'⟩ = tr(ΔWᵀ ΔW'), from r × r' products only.
@@ -117,8 +144,11 @@ class LowRank:
         """
         s = self.singular_values
         stored = self.lora_a.dtype if self.lora_a.dtype.is_floating_point else torch.float32
-        # Rounding A and B moves ΔW by about sqrt(r) · eps · ‖ΔW‖, whatever d is.
-        tolerance = self.r**0.5 * torch.finfo(stored).eps * float(s[0])
+        # Rounding A and B moves ΔW by about sqrt(r) · eps · ‖ΔW‖, whatever d is; float64 itself moves it where the terms of
+        # a difference cancel.
+        b, a = self._factors
+        computed = abs(self.scaling) * torch.finfo(torch.float64).eps * float(b.norm() * a.norm())
+        tolerance = self.r**0.5 * (torch.finfo(stored).eps * float(s[0]) + computed)
         return int((s > tolerance).sum())
 
 

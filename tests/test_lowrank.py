@@ -125,6 +125,47 @@ def test_inner_product_refuses_two_shapes() -> None:
         random_delta(20, 12, 4).inner(random_delta(12, 20, 4))
 
 
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (5, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_dense_change_is_itself_to_the_bit_and_of_full_rank(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    change = torch.randn(*shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+    delta = LowRank.of_dense(change)
+    assert torch.equal(delta.dense(), change.double())
+    assert (delta.shape, delta.r, delta.numerical_rank) == (shape, min(shape), min(shape))
+    torch.testing.assert_close(delta.singular_values, torch.linalg.svdvals(change.double()), rtol=1e-10, atol=0)
+
+
+def test_a_dense_change_of_low_rank_has_that_rank() -> None:
+    change = random_delta(20, 12, 3, dtype=torch.float64).dense().float()
+    assert LowRank.of_dense(change).numerical_rank == 3
+
+
+@pytest.mark.parametrize("other_scaling", [0.75, -3.0])
+def test_a_difference_is_that_of_the_dense_matrices(other_scaling: float) -> None:
+    first, second = random_delta(20, 12, 4), random_delta(20, 12, 6, scaling=other_scaling, seed=1)
+    difference = first - second
+    assert difference.r == 10
+    torch.testing.assert_close(difference.dense(), dense(first) - dense(second), rtol=1e-6, atol=1e-6)
+
+
+def test_a_difference_of_one_scaling_is_rounded_nowhere() -> None:
+    first, second = random_delta(20, 12, 4, dtype=torch.bfloat16), random_delta(20, 12, 6, seed=1)
+    torch.testing.assert_close((first - second).dense(), dense(first) - dense(second), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(20, 12, 4), (12, 20, 4), (200, 300, 16)], ids=str)
+@pytest.mark.parametrize("other_scaling", [0.75, 1.5])
+def test_a_change_minus_itself_has_no_rank(shape: tuple[int, int, int], other_scaling: float) -> None:
+    first = random_delta(*shape)
+    again = LowRank(first.lora_b * (0.75 / other_scaling), first.lora_a, other_scaling)  # halved or kept: exact in binary
+    assert (first - again).numerical_rank == 0
+
+
+def test_a_difference_refuses_two_shapes() -> None:
+    with pytest.raises(AdapterError, match=r"of a difference need one shape. Got \(20, 12\) and \(12, 20\)\."):
+        random_delta(20, 12, 4) - random_delta(12, 20, 4)
+
+
 @methods
 def test_a_zero_update_has_zero_rank_norm_and_singular_values(method: Method) -> None:
     delta = LowRank(torch.zeros(20, 4), random_delta(20, 12, 4).lora_a, 2.0)

@@ -4,19 +4,22 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import nn
 
-from lora_lab.adapters import from_model, save
+from lora_lab.adapters import Adapter, from_model, load_adapter, save, save_initial, save_trained
 from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
+from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods import attach_method, quantize, trainable_params
-from lora_lab.specs import RunSpec
+from lora_lab.methods import attach_method, beneath, quantize, trainable_params
+from lora_lab.specs import MOVING_INITS, RunSpec
 from lora_lab.training.devices import (
     autocast,
     peak_memory_bytes,
@@ -34,6 +37,7 @@ from lora_lab.training.optimizers import make_optimizer, warm_up_and_cosine
 
 _SPECTRA_A_RUN = 40
 _EVA_BATCHES = 4
+_LARGEST_LIVE_R = 512  # a wider ΔW without factors is a second a matrix: it is read when the run has ended
 
 
 def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> Generator[Event, None, None]:
@@ -68,14 +72,17 @@ class _Run:
 
     def __init__(self, spec: RunSpec, bench: Bench, folder: Path, device: torch.device) -> None:
         self.spec, self.bench, self.device = spec, bench, device
-        self.adapter_dir = folder / "adapter"
+        self.adapter_dir, self.initial = folder / "adapter", folder / "initial"
         self.began_s = time.perf_counter()
         self.training, self.held_out = bench.splits()
         model = bench.build()
         geometry = read_geometry(model)
         self.total_params = geometry.total_params
         self.heads = bench.head_modules(geometry)
+        self.originals = _originals(model, geometry) if spec.tuning.method in ("full", "partial") else {}
         self.model = self._attached(model).to(device)
+        self.carrier = beneath(self.model) or self.model  # what has ΔW, where virtual tokens stand above it
+        self.start = self._kept_start() if spec.tuning.init_lora_weights in MOVING_INITS else None
         self.step = 0
         self.longest_tokens: int | None = None
 
@@ -93,6 +100,11 @@ class _Run:
             batches=data if spec.tuning.init_lora_weights == "eva" else (),
             total_steps=spec.steps,
         )
+
+    def _kept_start(self) -> Adapter:
+        """The factors that were taken out of the base: ΔW is counted from them, and saved without them."""
+        save_initial(self.carrier, self.initial)
+        return load_adapter(self.initial)
 
     def events(self) -> Generator[Event, None, None]:
         reset_peak_memory(self.device)
@@ -135,9 +147,10 @@ class _Run:
             self.step = event.step
             yield event
             last = self.step == spec.steps
-            if self.step % every == 0 or last:
+            evaluates = self.step % spec.eval_every_steps == 0 or last
+            if (self.step % every == 0 and not self.is_dense) or evaluates:
                 yield self._spectrum()
-            if self.step % spec.eval_every_steps == 0 or last:
+            if evaluates:
                 self._save()  # before the evaluation, which may take long: a stop in it loses nothing
                 score = self._eval()
                 if not math.isfinite(score.loss):
@@ -159,7 +172,7 @@ class _Run:
                     output = self.model(**{name: column.to(self.device) for name, column in batch.items()})
                 output.loss.backward()
                 loss = float(task_loss(output, batch["labels"]))
-            factors = gradient_norms(self.model)
+            factors = gradient_norms(self.carrier)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
             value, norm_value = loss, float(norm)
             if math.isfinite(value) and math.isfinite(norm_value):
@@ -184,8 +197,14 @@ class _Run:
 
     def _spectrum(self) -> SpectrumEvent:
         with self._threads():
-            spectra = {name: tuple(delta.svd("gram")[1].tolist()) for name, delta in from_model(self.model).items()}
-        return SpectrumEvent(self.step, spectra)
+            adapter = from_model(self.carrier, originals=self.originals, start=self.start)
+            small = {name: delta for name, delta in adapter.items() if delta.r <= _LARGEST_LIVE_R}
+            return SpectrumEvent(self.step, {name: tuple(delta.svd("gram")[1].tolist()) for name, delta in small.items()})
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether ΔW comes without factors, and its spectrum at the price of a whole matrix."""
+        return self.spec.tuning.method in ("full", "partial", "dora", "ia3")
 
     def _diverged(self, loss: float) -> DoneEvent:
         return self._done("diverged", f"The loss became {loss} at step {self.step + 1}: try a smaller learning rate.")
@@ -202,11 +221,27 @@ class _Run:
         )
 
     def _save(self) -> None:
-        base = self.bench.base_name or str(self.bench.base_folder().resolve())
-        save(self.model, self.adapter_dir, base_name=base, step=self.step)
+        if not isinstance(self.model, PeftModel):
+            save_trained(self.model, self.adapter_dir, record=asdict(self.spec.tuning), step=self.step)
+            return
+        save(
+            self.carrier,
+            self.adapter_dir,
+            base_name=self.bench.base_name or str(self.bench.base_folder().resolve()),
+            step=self.step,
+            initial=self.initial if self.start is not None else None,
+            virtual_tokens=self.model if self.carrier is not self.model else None,
+        )
 
     def _elapsed_s(self) -> float:
         return time.perf_counter() - self.began_s
+
+
+def _originals(model: nn.Module, geometry: Geometry) -> dict[str, torch.Tensor]:
+    """A copy of every matrix but a head's and the tied ones, (d_out, d_in), to count ΔW against when they are trained in place."""
+    wanted = [m for m in geometry.matrices if m.kind != "experts" and not m.tied and m.role != "head"]
+    stored = {m.name: model.get_parameter(f"{m.name}.weight").detach().clone() for m in wanted}
+    return {m.name: stored[m.name].T if m.kind == "conv1d" else stored[m.name] for m in wanted}
 
 
 def batches(split: Split, batch_size: int, *, steps: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
