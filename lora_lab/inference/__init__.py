@@ -2,6 +2,19 @@
 
 from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
 from lora_lab.inference.merging import Merge, merge, unload_merged
+from lora_lab.inference.open_run import open_run
+from lora_lab.inference.report import MergeReport, merge_report
 from lora_lab.inference.shelf import AdapterShelf
 
-__all__ = ["AdapterShelf", "Merge", "MergeCost", "merge", "merge_costs", "on_unquantized", "unload_merged"]
+__all__ = [
+    "AdapterShelf",
+    "Merge",
+    "MergeCost",
+    "MergeReport",
+    "merge",
+    "merge_costs",
+    "merge_report",
+    "on_unquantized",
+    "open_run",
+    "unload_merged",
+]

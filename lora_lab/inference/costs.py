@@ -23,13 +23,18 @@ class MergeCost:
         name: what the merged weights are kept in: `fp32`, `bf16`, or a format of few bits (`int8`, `nf4`, `nf4-dq`).
         difference: norm of the logits' change over the norm of the unmerged logits, over all batches; None where PEFT has no
             such merge.
+        score: what the caller measured on the merged model; None where nothing was asked, or there is no such merge.
     """
 
     name: str
     difference: float | None
+    score: float | None = None
 
 
-def merge_costs(model: nn.Module, batches: Sequence[Batch]) -> tuple[MergeCost, ...]:
+Measure = Callable[[nn.Module], float]
+
+
+def merge_costs(model: nn.Module, batches: Sequence[Batch], *, score: Measure | None = None) -> tuple[MergeCost, ...]:
     """How far merging moves the model's logits, measured on the batches; the model comes back as it was, to the bit.
 
     Merged in float32, on dequantized weights where they are quantized; the same with the merged weights rounded to bfloat16; and,
@@ -39,6 +44,7 @@ def merge_costs(model: nn.Module, batches: Sequence[Batch]) -> tuple[MergeCost, 
     Args:
         model: a live PEFT model.
         batches: keyword arguments of the model; logits of every position count.
+        score: measured on each merged model too, such as its accuracy.
 
     Raises:
         MergeError: as `merge`, or there is no batch.
@@ -47,10 +53,10 @@ def merge_costs(model: nn.Module, batches: Sequence[Batch]) -> tuple[MergeCost, 
     active_adapter(model)
     reference = logits_of(model, batches)
     ways: dict[str, Callable[[], Merge]] = {"fp32": lambda: _in_fp32(model), "bf16": lambda: _in_bf16(model)}
-    costs = [MergeCost(name, _cost(model, batches, reference, way)) for name, way in ways.items()]
+    costs = [_cost(name, model, batches, reference, way, score) for name, way in ways.items()]
     few_bits = _format(model)
     if few_bits is not None:
-        costs.append(MergeCost(few_bits, _requantized_cost(model, batches, reference)))
+        costs.append(_requantized_cost(few_bits, model, batches, reference, score))
     return tuple(costs)
 
 
@@ -109,18 +115,29 @@ def _in_bf16(model: nn.Module) -> Merge:
     return merged
 
 
-def _cost(model: nn.Module, batches: Sequence[Batch], reference: list[Tensor], way: Callable[[], Merge]) -> float:
+def _cost(
+    name: str,
+    model: nn.Module,
+    batches: Sequence[Batch],
+    reference: list[Tensor],
+    way: Callable[[], Merge],
+    score: Measure | None,
+) -> MergeCost:
     with _in_float32(model), way():
-        return relative_difference(logits_of(model, batches), reference)
+        difference = relative_difference(logits_of(model, batches), reference)
+        return MergeCost(name, difference, score(model) if score else None)
 
 
-def _requantized_cost(model: nn.Module, batches: Sequence[Batch], reference: list[Tensor]) -> float | None:
+def _requantized_cost(
+    name: str, model: nn.Module, batches: Sequence[Batch], reference: list[Tensor], score: Measure | None
+) -> MergeCost:
     try:
         merged = merge_requantized(model)
     except MergeError:
-        return None
+        return MergeCost(name, None)
     with merged:
-        return relative_difference(logits_of(model, batches), reference)
+        difference = relative_difference(logits_of(model, batches), reference)
+        return MergeCost(name, difference, score(model) if score else None)
 
 
 def _format(model: nn.Module) -> str | None:

@@ -1,6 +1,6 @@
 """Attaching a method to a model. A spec becomes a PEFT config here and nowhere else."""
 
-from lora_lab.methods.attach_method import attach_method, beneath
+from lora_lab.methods.attach_method import attach_method, beneath, quiet_peft
 from lora_lab.methods.config_file import attach_config
 from lora_lab.methods.method_config import method_config
 from lora_lab.methods.peft_config import from_peft, to_peft
@@ -15,6 +15,7 @@ __all__ = [
     "from_peft",
     "method_config",
     "quantize",
+    "quiet_peft",
     "refuse_unfit",
     "to_peft",
     "trainable_params",

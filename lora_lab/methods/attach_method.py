@@ -1,7 +1,8 @@
 """Any method on a model, on whatever device it lies: PEFT's through PEFT, the others by hand."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,9 +102,7 @@ def _attach_combined(model: nn.Module, geometry: Geometry, spec: MethodSpec, wis
     lower = _attach_with_peft(model, geometry, lora, wish)
     trained = [p for p in lower.parameters() if p.requires_grad]
     inner = lower.get_base_model()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="You are trying to modify a model with PEFT for a second time")
-        upper = _attach_with_peft(inner, geometry, tokens, replace(wish, heads=()))
+    upper = _attach_with_peft(inner, geometry, tokens, replace(wish, heads=()))
     for parameter in trained:  # a method of virtual tokens freezes all that it finds
         parameter.requires_grad_(True)
     upper.__dict__[_BENEATH] = lower  # not as a submodule: its parameters are upper's already
@@ -151,6 +150,18 @@ def _on_meta(model: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """A block in which PEFT attaches or loads without warnings that say nothing here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # LN tuning asks a norm for its in_features
+        # it looks for patterns of rank among modules alone, where experts are parameters
+        warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys did not match")
+        warnings.filterwarnings("ignore", message="You are trying to modify a model with PEFT for a second time")
+        yield
+
+
 def attach_peft(model: nn.Module, config: PeftConfig) -> PeftModel:
     """The model with what a PEFT config says on it; PEFT's own reason where it cannot, as one sentence.
 
@@ -159,11 +170,7 @@ def attach_peft(model: nn.Module, config: PeftConfig) -> PeftModel:
     """
     on_meta = _on_meta(model)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            warnings.filterwarnings("ignore", message="Unsupported layer type")  # LN tuning asks a norm for its in_features
-            # it looks for patterns of rank among modules alone, where experts are parameters
-            warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys did not match")
+        with quiet_peft():
             peft_model: PeftModel = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
     except PEFT_ERRORS as err:
         reason = str(err).strip().split("\n", 1)[0].rstrip(".")

@@ -16,18 +16,22 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lora_lab.adapters import Adapter, load_adapter, restore, saved_step
+from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import LabError, StoreError
 from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, StepEvent, from_record, to_record
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.progress import RunProgress
+from lora_lab.weights import BaseWeights
 
 _COMPLETE = ("finished", "diverged")  # trained to their end: never trained again
 _CONTENT = ("spec.json", "events.jsonl", "metrics.json", "adapter")
+_READ_WITH_BASE = ("dora", "vera", "ia3", "full", "partial")
 _VERSIONS = ("torch", "transformers", "peft")
 
 
@@ -51,8 +55,14 @@ class Run:
         return self.metrics["status"] in _COMPLETE
 
     def adapter(self) -> Adapter:
-        """The factors that were learned."""
-        return load_adapter(self.adapter_dir)
+        """ΔW of every matrix that changed, against the original W; read beside the base where the method needs it.
+
+        Raises:
+            LabError: the files cannot be read, or the base cannot be had.
+        """
+        bench = find_bench(self.spec.bench, self.spec.data)
+        needs_base = self.spec.tuning.method in _READ_WITH_BASE
+        return load_adapter(self.adapter_dir, base=_base_of(bench) if needs_base else None)
 
     def events(self) -> list[Event]:
         """Everything that training said."""
@@ -66,6 +76,11 @@ class Run:
         """What the command line prints of a run."""
         record = {"run_id": self.run_id, "spec": self.spec.to_json(), "metrics": self.metrics}
         return {**record, "adapter_dir": str(self.adapter_dir)}
+
+
+@lru_cache(maxsize=4)
+def _base_of(bench: Bench) -> BaseWeights:
+    return BaseWeights(bench.base_folder(), bench.geometry().matrices)
 
 
 class Draft:

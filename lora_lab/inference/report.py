@@ -1,0 +1,68 @@
+"""What merging does to one run: its logits and its accuracy, as trained, merged in each way, and on the base as it was."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lora_lab.benches import find_bench
+from lora_lab.errors import MergeError
+from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
+from lora_lab.inference.open_run import open_run
+from lora_lab.specs import IN_PLACE, METHODS, RunSpec
+from lora_lab.training import evaluate
+
+_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """Accuracies in 0..1 on the same held-out rows; differences are relative, of logits.
+
+    Attributes:
+        rows: how many held-out examples were read.
+        accuracy: of the run as it was trained, its adapter beside the base.
+        ways: the adapter merged into the base, in each way.
+        unquantized: the same adapter on the base that was not quantized; None where the base was not.
+    """
+
+    rows: int
+    accuracy: float
+    ways: tuple[MergeCost, ...]
+    unquantized: MergeCost | None
+
+
+def merge_report(spec: RunSpec, adapter_dir: Path) -> MergeReport:
+    """Measure what merging does to a run, on at most 256 held-out rows.
+
+    Raises:
+        MergeError: the method does not merge.
+        LabError: the base cannot be had.
+    """
+    _refuse_unmergeable(spec)
+    _, held_out = find_bench(spec.bench, spec.data).splits()
+    split = held_out.take(torch.arange(min(_ROWS, len(held_out))))
+    chunks = [split.batch(rows) for rows in torch.split(torch.arange(len(split)), 64)]
+    batches = [{name: column for name, column in chunk.items() if name != "labels"} for chunk in chunks]
+
+    def accuracy(model: nn.Module) -> float:
+        return evaluate(model, split).accuracy
+
+    model = open_run(spec, adapter_dir)
+    ways = merge_costs(model, batches, score=accuracy)
+    if spec.quant == "none":
+        return MergeReport(len(split), accuracy(model), ways, None)
+    plain = open_run(spec, adapter_dir, quant="none")
+    beside = MergeCost("unquantized", on_unquantized(model, plain, batches), accuracy(plain))
+    return MergeReport(len(split), accuracy(model), ways, beside)
+
+
+def _refuse_unmergeable(spec: RunSpec) -> None:
+    label = METHODS[spec.tuning.method].label
+    if spec.tuning.method in IN_PLACE:
+        raise MergeError(f"{label} trains the base's own weights: there is nothing to merge.")
+    if spec.tuning.method in ("adapter", "adapter_pfeiffer"):
+        raise MergeError(f"{label} is a network of its own beside the base's: no weight can hold it.")
+    if spec.tuning.virtual_tokens:
+        raise MergeError(f"{label} puts tokens before the text: no weight can hold them.")
