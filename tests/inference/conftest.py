@@ -11,7 +11,7 @@ import torch
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from lora_lab.inference import keep_exact
+from lora_lab.methods.quantized import keep_exact
 from lora_lab.methods.support import tiny_model
 
 _VISION = {"vit"}
