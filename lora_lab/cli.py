@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lora_lab.errors import LabError, SpecError
@@ -58,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect = _command(commands, "inspect", _inspect, "the spectrum of every ΔW of an adapter")
     inspect.add_argument("adapter", help="a PEFT folder, a file in one, a Hub id, or a run's id")
     inspect.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+
+    merge = _command(commands, "merge", _merge, "what merging an adapter into its base costs, and the merged model")
+    merge.add_argument("run", metavar="RUN", help="a run's id")
+    merge.add_argument("--out", help="a folder for the merged model, whole, as transformers saves it")
+    merge.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
 
     compare = _command(commands, "compare", _compare, "φ between two runs or adapters")
     compare.add_argument("first", metavar="RUN1", help="a run's id, or an adapter as for inspect")
@@ -268,6 +274,28 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _merge(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from lora_lab.inference import export_merged, merge_report
+    from lora_lab.sweeps import RunStore
+
+    run = RunStore(arguments.runs).get(arguments.run)
+    report = merge_report(run.spec, run.adapter_dir)
+    if arguments.out:
+        export_merged(run.spec, run.adapter_dir, Path(arguments.out))
+    if arguments.json:
+        _print_json({"run_id": run.run_id, **asdict(report), "out": arguments.out})
+        return 0
+    print(f"{'adapter':28} {'logits moved by':>16} {'accuracy':>9}   on {report.rows} held-out examples")
+    print(f"{'beside the base, as trained':28} {'':>16} {percent(report.accuracy):>9}")
+    for way in (*report.ways, *([report.unquantized] if report.unquantized else [])):
+        moved = "" if way.difference is None else f"{way.difference:.2e}"
+        name = "on the unquantized base" if way.name == "unquantized" else f"merged, kept in {way.name}"
+        print(f"{name:28} {moved:>16} {'' if way.score is None else percent(way.score):>9}")
+    return 0
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from lora_lab.analysis import overlap
 
@@ -290,8 +318,6 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _open(source: str, runs: str) -> Any:
     """An adapter by its place, or by the id of a run in the store."""
-    from pathlib import Path
-
     from lora_lab.adapters import load_adapter
 
     looks_like_id = len(source) <= 12 and all(c in "0123456789abcdef" for c in source)

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from lora_lab.benches import find_bench
+from lora_lab.benches.quiet import quiet_transformers
 from lora_lab.errors import MergeError
 from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
+from lora_lab.inference.merging import unload_merged
 from lora_lab.inference.open_run import open_run
 from lora_lab.specs import IN_PLACE, METHODS, RunSpec
 from lora_lab.training import evaluate
@@ -56,6 +59,21 @@ def merge_report(spec: RunSpec, adapter_dir: Path) -> MergeReport:
     plain = open_run(spec, adapter_dir, quant="none")
     beside = MergeCost("unquantized", on_unquantized(model, plain, batches), accuracy(plain))
     return MergeReport(len(split), accuracy(model), ways, beside)
+
+
+def export_merged(spec: RunSpec, adapter_dir: Path, folder: Path) -> None:
+    """Write the base with the run's adapter merged into it as a plain transformers model, dequantized where it was quantized.
+
+    Raises:
+        MergeError: the method cannot be merged; a run that trained the base's own weights is written as it stands.
+        LabError: the base cannot be had.
+    """
+    if spec.tuning.method not in IN_PLACE:
+        _refuse_unmergeable(spec)
+    model = open_run(spec, adapter_dir)
+    merged: Any = model if spec.tuning.method in IN_PLACE else unload_merged(model)
+    with quiet_transformers():
+        merged.save_pretrained(folder)
 
 
 def _refuse_unmergeable(spec: RunSpec) -> None:

@@ -12,9 +12,16 @@ from lora_lab.budget.trace import trace_attached
 from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.methods import attach_method
-from lora_lab.specs import StepSpec
+from lora_lab.specs import Optimizer, StepSpec
 from lora_lab.sweeps.store import Run
 
+_OPTIMIZERS: dict[str, Optimizer] = {
+    "AdamW": "adamw",
+    "AdamW8bit": "adamw8bit",
+    "PagedAdamW8bit": "paged-adamw8bit",
+    "Adafactor": "adafactor",
+    "SGD": "sgd",
+}
 _HEAD_BYTES_A_PARAM = 16  # a trained head in fp32: PEFT's copy of it, its gradient, AdamW's two moments
 
 
@@ -46,7 +53,9 @@ def memory_of(run: Run, geometry: Geometry, *, trace: bool = False) -> RunMemory
         LabError: the base is asked for, to be traced, and cannot be had.
     """
     seq = batch_tokens(run, geometry)
-    step = StepSpec(batch=run.spec.batch_size, seq=seq, dtype="fp32") if seq else None
+    optimizer = _OPTIMIZERS.get(run.spec.optimizer)  # of others nobody reckons the states
+    known = {"batch": run.spec.batch_size, "dtype": "fp32", "quant": run.spec.quant}
+    step = StepSpec(seq=seq, optimizer=optimizer, **known) if seq and optimizer else None  # type: ignore[arg-type]
     return RunMemory(
         formula_bytes=_formula_bytes(run, geometry, step) if step else None,
         trace_bytes=_trace_bytes(run, geometry, step) if step and trace else None,

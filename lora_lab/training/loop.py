@@ -152,7 +152,7 @@ class _Run:
                 yield self._spectrum()
             if evaluates:
                 self._save()  # before the evaluation, which may take long: a stop in it loses nothing
-                score = self._eval()
+                score = self._eval(self.model)
                 if not math.isfinite(score.loss):
                     yield self._diverged(score.loss)
                     return
@@ -184,13 +184,15 @@ class _Run:
         grad_norms = (factors.grad_norm_a, factors.grad_norm_b)
         return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s(), *grad_norms)
 
-    def _eval(self) -> EvalEvent:
+    def _eval(self, model: nn.Module) -> EvalEvent:
         with self._threads():
-            score = evaluate(self.model, self.held_out)
+            score = evaluate(model, self.held_out)
         return EvalEvent(self.step, score.accuracy, score.loss, self._elapsed_s())
 
     def _eval_of_base(self) -> EvalEvent:
-        score = self._eval()
+        """Where virtual tokens are attached they are left out: from the first they say something."""
+        with_tokens = isinstance(self.model, PeftModel) and self.spec.tuning.virtual_tokens
+        score = self._eval(self.model.get_base_model() if with_tokens else self.model)  # type: ignore[operator]
         if not math.isfinite(score.loss):
             raise DataError(f"The base of {self.spec.bench} must give a finite loss on the held-out split. Got {score.loss}.")
         return score
