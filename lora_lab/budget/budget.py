@@ -153,7 +153,7 @@ def budget(
         SpecError: a value that is not allowed, or a method that finds nothing in the base.
         DataError, AssetError: a model that cannot be had.
 
-    >>> budget("llama-3.2-3b", LoraSpec(r=32, target_modules=("q_proj", "v_proj")), batch=4, seq=750).trainable_params
+    >>> budget("llama-3.2-3b", MethodSpec(r=32, target_modules=("q_proj", "v_proj")), batch=4, seq=750).trainable_params
     9175040
     """
     found = model if isinstance(model, Model) else find_model(model)

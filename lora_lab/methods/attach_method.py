@@ -17,7 +17,7 @@ from lora_lab.methods.bottleneck import add_bottlenecks
 from lora_lab.methods.eva import Batch, read_eva_start
 from lora_lab.methods.method_config import PEFT_METHODS, method_config
 from lora_lab.methods.refusals import refuse_unfit
-from lora_lab.methods.start import attaching, draw_start
+from lora_lab.methods.start import attaching, draw_start, key_of
 from lora_lab.roles import Role, layer_of, stack_of
 from lora_lab.specs import COMBINED, METHODS, MethodSpec
 
@@ -59,7 +59,7 @@ def attach_method(
     geometry, heads = read_geometry(model), tuple(head_modules)
     refuse_unfit(model, geometry, spec)
     with attaching(spec, seed):
-        live = _attach(model, geometry, spec, _Wish(adapter_dtype, heads, task_type, total_steps))
+        live = _attach(model, geometry, spec, _Wish(adapter_dtype, heads, task_type, total_steps, seed))
     if seed is not None:
         draw_start(live, spec, seed=seed, heads=heads)
     if spec.init_lora_weights == "eva" and not _on_meta(model):
@@ -75,6 +75,7 @@ class _Wish:
     heads: tuple[str, ...]
     task_type: str | None
     total_steps: int | None
+    seed: int | None
 
 
 def _attach(model: nn.Module, geometry: Geometry, spec: MethodSpec, wish: _Wish) -> nn.Module:
@@ -135,7 +136,14 @@ def _attach_with_peft(model: nn.Module, geometry: Geometry, spec: MethodSpec, wi
     own = {id(parameter) for parameter in model.parameters()}
     needs_task = spec.method in ("prefix", "preembed")
     task = wish.task_type or (_task_of(model, geometry) if needs_task else None)
-    config = method_config(geometry, spec, task_type=task, head_modules=wish.heads, total_steps=wish.total_steps)
+    config = method_config(
+        geometry,
+        spec,
+        task_type=task,
+        head_modules=wish.heads,
+        total_steps=wish.total_steps,
+        projection_prng_key=None if wish.seed is None else key_of("projections", wish.seed, spec.r),
+    )
     if _on_meta(model) and isinstance(config, LoraConfig):
         config.init_lora_weights = True  # no start value changes a shape, and some read the weights
     peft_model = attach_peft(model, config)

@@ -31,6 +31,7 @@ def method_config(
     task_type: str | None = None,
     head_modules: Iterable[str] = (),
     total_steps: int | None = None,
+    projection_prng_key: int | None = None,
 ) -> PeftConfig:
     """The PEFT config that says the same of this base, its targets in the base's own names.
 
@@ -39,6 +40,8 @@ def method_config(
     """
     config: PeftConfig = _CONFIGS[spec.method](geometry, spec)
     config.task_type = task_type
+    if isinstance(config, VeraConfig) and projection_prng_key is not None:
+        config.projection_prng_key = projection_prng_key
     if isinstance(config, AdaLoraConfig) and total_steps:
         _plan_cuts(config, total_steps)
     config.modules_to_save = list(head_modules) or None

@@ -1,6 +1,10 @@
 """bitsandbytes' linear layers: which they are, and what their weights are worth. Only a model that has such layers loads it."""
 
 import copy
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from math import prod
 from types import ModuleType
 from typing import Any, Literal
 
@@ -130,8 +134,36 @@ def bitsandbytes() -> ModuleType:
         import bitsandbytes as library  # noqa: PLC0415
     except ImportError as err:
         raise SpecError("A quantized base needs bitsandbytes, which is not installed: pip install bitsandbytes.") from err
+    _mend_dequantization()
     found: ModuleType = library
     return found
+
+
+@cache
+def _mend_dequantization() -> Any:
+    """Have 4-bit weights dequantized right on a CPU, whatever their width; for this process, once.
+
+    The kernel for AVX512 takes the first scales of every row for blocks of its own, where blocks run on from row to row: a matrix
+    whose rows are a multiple of 16 but not of whole blocks (160 wide in blocks of 64) comes out wrong by a third and more. Given
+    as one long row it comes out right.
+
+    Source: bitsandbytes 0.50.2, `backends/cpu/ops.py: bitsandbytes::dequantize_4bit`.
+    """
+    kernel = torch.library.get_kernel("bitsandbytes::dequantize_4bit", "CPU")
+
+    def dequantize_4bit(
+        keys: Any, packed: Tensor, absmax: Tensor, blocksize: int, quant_type: str, shape: Sequence[int], dtype: torch.dtype
+    ) -> Tensor:
+        asked = (1, prod(shape)) if shape[-1] % blocksize else shape
+        values: Tensor = kernel.call_boxed(keys, packed, absmax, blocksize, quant_type, asked, dtype)
+        return values.reshape(tuple(shape))
+
+    registry: Any = torch.library
+    mended = registry.Library("bitsandbytes", "IMPL")  # it holds as long as this object does, which the cache keeps
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="[\\s\\S]*Overriding a previously registered kernel")
+        mended.impl("dequantize_4bit", dequantize_4bit, "CPU", with_keyset=True)
+    return mended
 
 
 def _values(layer: Any) -> Tensor:

@@ -19,10 +19,14 @@ _DRAWN: dict[str, bool | str] = {"default": True, "gaussian": "gaussian", "ortho
 @contextmanager
 def stream(*key: object) -> Iterator[None]:
     """A block whose random numbers come from this key alone; the global stream stays where it was."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(digest) >> 1)
+        torch.manual_seed(key_of(*key))
         yield
+
+
+def key_of(*key: object) -> int:
+    """63 bits that a random stream can begin with."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest()) >> 1
 
 
 def attaching(spec: MethodSpec, seed: int | None) -> AbstractContextManager[None]:
