@@ -30,7 +30,7 @@ def lab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def swept(repository: Path, readme_commands: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The README's sweep, as a user runs it."""
     runs = tmp_path_factory.mktemp("cli") / "runs"
-    arguments = [*command(readme_commands, "sweep"), "--runs", str(runs), "--json"]
+    arguments = [*command(readme_commands, "sweep", "--bench", "digits", "--r"), "--runs", str(runs), "--json"]
     done = lab(*arguments, cwd=repository)
     assert done.returncode == 0, done.stderr[-2000:]
     return {"runs_dir": runs, "arguments": arguments, **json.loads(done.stdout)}

@@ -61,21 +61,44 @@ def test_a_base_of_your_own_works(
     assert json.loads(capsys.readouterr().out)["metrics"]["status"] == "finished"
 
 
+def printed(snippet: str, repository: Path, folder: Path) -> str:
+    script = folder / "script.py"  # as users write scripts: no `if __name__ == "__main__"`
+    script.write_text(snippet)
+    environment = {"PYTHONPATH": str(repository)}
+    done = subprocess.run([sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_shelf_answers_with_each_adapter(readme: str, repository: Path, tmp_path: Path) -> None:
+    _, snippet = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    answers = json.loads(printed(snippet, repository, tmp_path))
+    assert len(answers) == len(set(answers)) == 4
+
+
+@pytest.mark.slow
+def test_methods_are_trained_and_merged(
+    readme_commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ["--runs", str(tmp_path / "runs"), "--json"]
+    (sweep,) = [words for words in readme_commands if words[0] == "sweep" and "--method" in words]
+    assert main([*sweep, "--steps", "8", *runs]) == 0
+    methods = [run["spec"]["tuning"]["method"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert sorted(methods) == ["bitfit", "bitfit", "dora", "dora", "lora", "lora"]
+    (train,) = [words for words in readme_commands if words[0] == "train" and "qlora" in words]
+    assert main([*train, "--steps", "8", *runs]) == 0
+    run_id = json.loads(capsys.readouterr().out)["run_id"]
+    (merge,) = [words for words in readme_commands if words[0] == "merge"]
+    filled = " ".join(merge).replace("<run id>", run_id).replace("--out merged", f"--out {tmp_path / 'merged'}")
+    assert main([*filled.split(), *runs]) == 0
+    assert json.loads(capsys.readouterr().out)["unquantized"]["difference"] > 0
+
+
 @pytest.mark.slow
 def test_python_snippet_runs(readme: str, repository: Path, tmp_path: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    script = tmp_path / "script.py"  # as users write scripts: no `if __name__ == "__main__"`
-    script.write_text(snippet)
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(repository)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    trainable, peak_bytes, stable_rank, phi = map(float, done.stdout.split())
+    snippet, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    trainable, peak_bytes, stable_rank, phi = map(float, printed(snippet, repository, tmp_path).split())
     assert trainable == 9_175_040
     assert peak_bytes == pytest.approx(22.293e9, rel=0.06)  # measured by others on an L40S
     assert stable_rank == pytest.approx(1)  # the first run has r = 1
