@@ -7,7 +7,8 @@ LabError
 ├── AdapterError   a file or folder that is no adapter, or one that cannot be read
 ├── MergeError     a model whose adapter cannot be merged into its base
 ├── StoreError     a run that is not in the store, or a store that cannot be written
-└── TrainingError  a training worker that died
+├── TrainingError  a training worker that died
+└── ClaimError     a claim of the support matrix that does not hold
 """
 
 
@@ -41,6 +42,10 @@ class StoreError(LabError):
 
 class TrainingError(LabError):
     """A training worker that ended without finishing its run."""
+
+
+class ClaimError(LabError):
+    """A claim of the support matrix that does not hold of a cell."""
 
 
 def out_of_range(parameter: str, owner: str, allowed: str, got: object) -> str:

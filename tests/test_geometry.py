@@ -27,7 +27,7 @@ from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry, Matrix, resolve_targets
 from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach_method
-from lora_lab.methods.support import TINY, tiny_model
+from lora_lab.methods.tiny import TINY, tiny_model
 from lora_lab.roles import label_of, layer_of, role_of
 from lora_lab.specs import LoraSpec
 

@@ -42,12 +42,14 @@ def test_budgets_are_reckoned(readme_commands: list[list[str]], capsys: pytest.C
 
 def test_catalogues_are_as_large_as_told(readme: str) -> None:
     from lora_lab.budget import cards, model_names
-    from lora_lab.methods.support import TINY
+    from lora_lab.methods.tiny import TINY
     from lora_lab.specs import METHODS
+    from lora_lab.support import ROWS
 
     assert f"for {len(METHODS)} methods on {len(model_names())} models" in readme
     assert f"{len(cards())} cards" in readme
     assert f"{len(TINY)} families × {len(METHODS)} methods" in readme
+    assert f"{len(TINY)} families × {len(ROWS)} rows" in readme
 
 
 def test_a_base_of_your_own_works(

@@ -12,7 +12,7 @@ from lora_lab.assets import DATA_DIR
 from lora_lab.errors import DataError
 from lora_lab.geometry import Geometry, Matrix
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods.support import TINY, tiny_model
+from lora_lab.methods.tiny import TINY, tiny_model
 from lora_lab.weights import BaseWeights
 
 BACKBONES = {"bert": "bert", "gpt2": "transformer", "vit": "vit", "llama": "model"}

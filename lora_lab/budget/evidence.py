@@ -248,9 +248,10 @@ formula gives for no number of tokens, and the adapters of Tables 2 and 3 whose 
 _COUNTS = """
 ## Counts
 
-Each of {methods} methods is attached to a tiny random model of each of {families} families, and the closed form must equal the
-parameters that were attached, to the last. It does in {attached} of {cells} pairs; the others are refused, and
-[the table of methods](support.md) says why. Counts are also held against those that PEFT's comparison and the paper print.
+Each of {methods} methods, LoRA's start values and QLoRA's formats counted one by one, is attached to a tiny random model of each
+of {families} families, and the closed form must equal the parameters that were attached, to the last. It does in {attached} of
+{cells} pairs; the others are refused, and [the table of methods](support.md) says why. Counts are also held against
+those that PEFT's comparison and the paper print.
 
 The shapes of the {models} models in the catalogue are read from their configs on the meta device. Their totals are held against
 published counts or, where there are none, against the printed shapes summed by hand. Configs that are not verified:

@@ -167,6 +167,8 @@ def quiet_peft() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # LN tuning asks a norm for its in_features
         # it looks for patterns of rank among modules alone, where experts are parameters
         warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys did not match")
+        # the base lies in memory already
+        warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
         warnings.filterwarnings("ignore", message="You are trying to modify a model with PEFT for a second time")
         yield
 

@@ -1,5 +1,6 @@
 """A base in 8 or 4 bits, by bitsandbytes, on whatever device it runs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from lora_lab.specs import Quant
 
 
 def quantize(model: nn.Module, quant: Quant, *, compute_dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The model with its linear maps quantized in place, the head left as it is, as transformers' loader does.
+    """The model with its linear maps quantized in place, as transformers' loader does.
+
+    Left as they are: the head, and what the family keeps in float32 (T5's `wo`, to whose dtype it casts what goes in).
 
     Args:
         model: a fresh base on the CPU.
@@ -27,9 +30,10 @@ def quantize(model: nn.Module, quant: Quant, *, compute_dtype: torch.dtype = tor
     if quant == "none":
         return model
     bnb, geometry = bitsandbytes(), read_geometry(model)
-    names = [m.name for m in geometry.matrices if m.is_quantizable]
+    kept = getattr(model, "_keep_in_fp32_modules", None) or ()
+    names = [m.name for m in geometry.matrices if m.is_quantizable and not _is_within(m.name, kept)]
     if not names:
-        raise SpecError("A base to quantize must have linear maps of nn.Linear or Conv1D. Got one without.")
+        raise SpecError(f"bitsandbytes quantizes nn.Linear and Conv1D, and {type(model).__name__} has neither but its head.")
     for name in names:
         model.set_submodule(name, _quantized(bnb, model.get_submodule(name), quant, compute_dtype))
     # What PEFT asks a model before it attaches to quantized layers, and transformers before it moves one.
@@ -37,6 +41,10 @@ def quantize(model: nn.Module, quant: Quant, *, compute_dtype: torch.dtype = tor
     live: Any = model
     live.is_loaded_in_8bit, live.is_loaded_in_4bit = quant == "int8", quant != "int8"
     return model
+
+
+def _is_within(name: str, modules: Iterable[str]) -> bool:
+    return any(f".{module}." in f".{name}." for module in modules)
 
 
 def _quantized(bnb: Any, layer: Any, quant: Quant, compute_dtype: torch.dtype) -> nn.Module:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lora_lab.adapters import Adapter, from_model, load_adapter, save, save_initial
 from lora_lab.errors import AdapterError
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 from lora_lab.weights import BaseWeights
 
 # (what reads the hidden state, what reads the width within a layer); few of them square

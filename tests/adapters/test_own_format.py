@@ -12,7 +12,7 @@ from torch import nn
 from lora_lab.adapters import from_model, load_adapter, load_trained, save_trained, saved_step
 from lora_lab.errors import AdapterError
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 from lora_lab.weights import BaseWeights
 
 FAMILIES = ["bert", "gpt2", "llama", "vit", "gpt_oss"]

@@ -13,7 +13,7 @@ from lora_lab.budget.code import peft_code, training_code
 from lora_lab.budget.models import Model
 from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import trainable_params
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 from lora_lab.specs import METHODS
 
 CONFIGURED = [name for name in METHODS if name not in ("full", "partial", "bitfit", "adapter", "adapter_pfeiffer", "prelayer")]

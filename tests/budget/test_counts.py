@@ -26,7 +26,7 @@ from lora_lab.errors import SpecError
 from lora_lab.geometry import resolve_targets
 from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach_method, trainable_params
-from lora_lab.methods.support import TINY, tiny_model
+from lora_lab.methods.tiny import TINY, tiny_model
 from lora_lab.specs import METHODS, LoraSpec, MethodSpec
 
 _BERT = {

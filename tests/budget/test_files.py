@@ -13,7 +13,7 @@ from lora_lab.budget import budget
 from lora_lab.budget.files import adapter_file_bytes, disk_for_tasks_bytes
 from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach_method
-from lora_lab.methods.support import TINY, tiny_model
+from lora_lab.methods.tiny import TINY, tiny_model
 from lora_lab.specs import AdapterDtype, LoraSpec, MethodSpec, StepSpec
 
 DTYPES: dict[AdapterDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

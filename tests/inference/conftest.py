@@ -12,7 +12,7 @@ from peft import get_peft_model
 from torch import Tensor, nn
 
 from lora_lab.methods.quantized import keep_exact
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 
 _VISION = {"vit"}
 _QUANTIZED = {

@@ -19,7 +19,7 @@ from lora_lab.budget import head_params, method_params
 from lora_lab.errors import SpecError
 from lora_lab.live_geometry import read_geometry
 from lora_lab.methods import attach_method, trainable_params
-from lora_lab.methods.support import TINY, tiny_model
+from lora_lab.methods.tiny import TINY, tiny_model
 from lora_lab.roles import layer_of
 from lora_lab.specs import COMBINED, LORA_KIN, MethodSpec
 

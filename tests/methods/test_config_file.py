@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 
 from lora_lab.errors import SpecError
 from lora_lab.methods import attach_config, trainable_params
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 
 _QV = {"target_modules": ["q_proj", "v_proj"]}
 _TOKENS = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 5}

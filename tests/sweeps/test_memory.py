@@ -9,7 +9,7 @@ import lora_lab as ll
 from lora_lab.events import DoneEvent, EvalEvent, StartEvent
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 from lora_lab.sweeps import Run, memory_of
 from lora_lab.sweeps.memory import batch_tokens
 from lora_lab.sweeps.store import metrics_of

@@ -1,22 +1,10 @@
-"""`python -m lora_lab.methods.support`: which family takes which method, found by attaching each to a tiny model of each.
+"""The families that claims are tried on, and a tiny random model of each."""
 
-It writes `data/support.json`, {method: {family: "" or why not}}, and the same as a table in `docs/support.md`.
-"""
-
-import json
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
-
-from lora_lab.assets import DATA_DIR
-from lora_lab.errors import SpecError
-from lora_lab.methods.attach_method import attach_method
-from lora_lab.specs import METHODS, MethodSpec, unique
-
-SUPPORT_JSON = DATA_DIR / "support.json"
-SUPPORT_MD = DATA_DIR.parent / "docs" / "support.md"
 
 _ENCODER = {
     "vocab_size": 40,
@@ -115,51 +103,3 @@ def tiny_model(family: str, *, device: str = "meta", dtype: torch.dtype = torch.
     with torch.device(device):
         model: nn.Module = model_class._from_config(model_class.config_class(**values), dtype=dtype)
     return model
-
-
-def refusal_of(family: str, method: str) -> str:
-    """Why the family cannot take the method with the method's own targets; empty where it can."""
-    try:
-        attach_method(tiny_model(family), MethodSpec(method=method, r=2))
-    except SpecError as err:
-        return str(err)
-    return ""
-
-
-def support_table() -> dict[str, dict[str, str]]:
-    """{method: {family: why not, or empty}}, every cell tried."""
-    return {method: {family: refusal_of(family, method) for family in TINY} for method in METHODS}
-
-
-def as_json(table: dict[str, dict[str, str]]) -> str:
-    """The text of `data/support.json`."""
-    return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
-
-
-def as_markdown(table: dict[str, dict[str, str]]) -> str:
-    """The text of `docs/support.md`: families by methods, the reasons numbered beneath."""
-    reasons = unique(why for cells in table.values() for why in cells.values() if why)
-    rows = [
-        [family, *("✓" if not table[method][family] else f"– {reasons.index(table[method][family]) + 1}" for method in table)]
-        for family in TINY
-    ]
-    header = ["family", *(METHODS[method].label for method in table)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-    notes = [f"{number}. {why}" for number, why in enumerate(reasons, start=1)]
-    return "\n".join([*_PREAMBLE, *lines, "", *notes, ""])
-
-
-_PREAMBLE = (
-    "# Which model takes which method",
-    "",
-    "Each method is attached to a tiny random model of each family, with the method's own targets. ✓ means that it attaches, that",
-    "a forward and a backward pass reach all that it trains, and that the closed form counts it to the parameter; a number is",
-    "the reason why not. `python -m lora_lab.methods.support` writes this page and `data/support.json`; the tests hold both to it.",
-    "",
-)
-
-
-if __name__ == "__main__":
-    found = support_table()
-    SUPPORT_JSON.write_text(as_json(found))
-    SUPPORT_MD.write_text(as_markdown(found))
