@@ -11,7 +11,7 @@ import lora_lab as ll
 from lora_lab.errors import SpecError
 from lora_lab.methods import quantize
 from lora_lab.methods.quantized import bits_of, dequantize, format_of
-from lora_lab.methods.support import tiny_model
+from lora_lab.methods.tiny import tiny_model
 
 QUANTS = ["int8", "nf4", "nf4-dq"]
 

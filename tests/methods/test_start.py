@@ -26,7 +26,7 @@ DRAWN = {
 
 def base(method: str) -> nn.Module:
     if "pre" in method:
-        from lora_lab.methods.support import tiny_model
+        from lora_lab.methods.tiny import tiny_model
 
         torch.manual_seed(5)
         return tiny_model("bert", device="cpu")
@@ -129,7 +129,7 @@ def test_eva_reads_the_leading_directions_of_what_goes_into_a_matrix() -> None:
 
 
 def test_eva_leaves_padding_out() -> None:
-    from lora_lab.methods.support import tiny_model
+    from lora_lab.methods.tiny import tiny_model
 
     torch.manual_seed(0)
     model = tiny_model("bert", device="cpu")
