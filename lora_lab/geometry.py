@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     pass
 
 T = TypeVar("T")
-Kind = Literal["linear", "own_linear", "conv1d", "experts"]  # own: a family's subclass of nn.Linear
+# own: a family's subclass of nn.Linear; kept: one that transformers never quantizes, as T5's wo
+Kind = Literal["linear", "own_linear", "kept_linear", "conv1d", "experts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Matrix:
 
     @property
     def is_quantizable(self) -> bool:
-        """transformers hands every nn.Linear and Conv1D but the head to bitsandbytes: no subclass (Falcon's), no 3-D experts."""
+        """transformers hands nn.Linear and Conv1D to bitsandbytes: no head, no subclass (Falcon's), none it keeps, no experts."""
         return self.kind in ("linear", "conv1d") and self.role != "head"
 
     @property

@@ -22,12 +22,14 @@ def read_geometry(model: "nn.Module") -> Geometry:
     norms: list[Norm] = []
     loose: list[Loose] = []
     seen: set[int] = set()
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         weight = own.get("weight")
         shape = _linear_shape(module)
         if shape is not None:
             kind = _LINEAR_KINDS.get(type(module).__name__, "own_linear")
+            kind = "kept_linear" if kind == "linear" and kept & set(name.split(".")) else kind
             tied = weight is not None and id(weight) in seen
             bias = "bias" in own and id(own["bias"]) not in seen  # a masked language model's head keeps its bias elsewhere too
             matrices.append(Matrix(name, role_of(name), layer_of(name), *shape, bias, kind, tied=tied))

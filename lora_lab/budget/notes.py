@@ -23,6 +23,9 @@ def notes(model: Model, spec: MethodSpec, step: StepSpec, *, attached: bool = Fa
 def _on_quantization(geometry: Geometry) -> Iterator[str]:
     if any(m.kind == "experts" for m in geometry.matrices):
         yield "bitsandbytes leaves the experts as they are: transformers 5 stores them as one 3-D parameter a layer."
+    kept = {m.name.rsplit(".", 1)[-1] for m in geometry.matrices if m.kind == "kept_linear"}
+    if kept:
+        yield f"transformers quantizes no {' and no '.join(sorted(kept))} of this family."
     if any(m.kind == "own_linear" and m.role != "head" for m in geometry.matrices):
         yield "transformers hands plain linear layers alone to bitsandbytes; this family's own class stays as it is."
 

@@ -112,10 +112,11 @@ def _tensors(live: nn.Module) -> Iterator[Tensor]:
 
 
 def _quantize(live: nn.Module, step: StepSpec) -> None:
-    """Every nn.Linear and Conv1D but the head, as transformers does with bitsandbytes; subclasses and 3-D experts stay."""
+    """As transformers does with bitsandbytes: nn.Linear and Conv1D but the head and what a family keeps; subclasses stay."""
+    left = {*_IGNORED_HEADS, *(getattr(live, "_keep_in_fp32_modules", None) or ())}
     for name, module in list(live.named_modules()):
         plain = type(module) is nn.Linear or isinstance(module, Conv1D)
-        if plain and not set(_IGNORED_HEADS) & set(name.split(".")):
+        if plain and not left & set(name.split(".")):
             parent = live.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], QuantizedLinear(module, step.quant))
 

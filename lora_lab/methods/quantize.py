@@ -1,6 +1,5 @@
 """A base in 8 or 4 bits, by bitsandbytes, on whatever device it runs."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -30,8 +29,7 @@ def quantize(model: nn.Module, quant: Quant, *, compute_dtype: torch.dtype = tor
     if quant == "none":
         return model
     bnb, geometry = bitsandbytes(), read_geometry(model)
-    kept = getattr(model, "_keep_in_fp32_modules", None) or ()
-    names = [m.name for m in geometry.matrices if m.is_quantizable and not _is_within(m.name, kept)]
+    names = [m.name for m in geometry.matrices if m.is_quantizable]
     if not names:
         raise SpecError(f"bitsandbytes quantizes nn.Linear and Conv1D, and {type(model).__name__} has neither but its head.")
     for name in names:
@@ -41,10 +39,6 @@ def quantize(model: nn.Module, quant: Quant, *, compute_dtype: torch.dtype = tor
     live: Any = model
     live.is_loaded_in_8bit, live.is_loaded_in_4bit = quant == "int8", quant != "int8"
     return model
-
-
-def _is_within(name: str, modules: Iterable[str]) -> bool:
-    return any(f".{module}." in f".{name}." for module in modules)
 
 
 def _quantized(bnb: Any, layer: Any, quant: Quant, compute_dtype: torch.dtype) -> nn.Module:

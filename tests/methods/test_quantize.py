@@ -116,5 +116,5 @@ def test_without_bitsandbytes_one_sentence_says_what_to_install(monkeypatch: pyt
 
 
 def test_a_base_with_nothing_to_quantize_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"linear maps of nn\.Linear or Conv1D"):
+    with pytest.raises(SpecError, match=r"quantizes nn\.Linear and Conv1D, and Sequential has neither but its head"):
         quantize(nn.Sequential(nn.Embedding(3, 4)), "nf4")
