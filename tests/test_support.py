@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-import lora_lab.support as support
 from lora_lab.adapters import Adapter
 from lora_lab.budget import head_params, method_params
 from lora_lab.errors import ClaimError, SpecError
@@ -19,7 +18,7 @@ from lora_lab.lowrank import LowRank
 from lora_lab.methods import attach_method, trainable_params
 from lora_lab.methods.tiny import TINY, tiny_model
 from lora_lab.specs import METHODS, MethodSpec
-from lora_lab.support import CLOSE, INT8_ROUNDING, ROWS, SUPPORT_JSON, SUPPORT_MD, as_json, as_markdown, check_cell
+from lora_lab.support import CLOSE, INT8_ROUNDING, ROWS, SUPPORT_JSON, SUPPORT_MD, as_json, as_markdown, check_cell, claims, trial
 
 COMMITTED: dict[str, dict[str, str]] = json.loads(SUPPORT_JSON.read_text())
 MERGING = [title for title, row in ROWS.items() if METHODS[row.spec.method].has_targets or row.spec.method == "ln_tuning"]
@@ -85,22 +84,22 @@ def moved(model: nn.Module, part: str) -> nn.Module:
 
 
 WRONG = {
-    "a ΔW of twice the scaling": ("from_model", lambda a: changed_deltas(a, twice), "from the change of its weight"),
-    "a ΔW turned round": ("from_model", lambda a: changed_deltas(a, turned), "from the change of its weight"),
-    "a ΔW left out": ("from_model", lambda a: Adapter("peft", {}, ""), "has changed, and has no ΔW"),
-    "a file of twice the scaling": ("load_adapter", lambda a: changed_deltas(a, twice), "in the file is"),
-    "a formula that counts one more": ("method_params", lambda n: n + 1, "the formula counts"),
-    "a start that is not 0": ("attach_method", lambda m: moved(m, "lora_B"), "is not 0 at step 0"),
-    "a base moved by attaching": ("attach_method", lambda m: moved(m, "base_layer.weight"), "outputs at step 0"),
-    "an unloaded model that is not merged": ("unload_merged", lambda m: moved(m, "bias"), "Unloaded, its outputs"),
+    "a ΔW of twice the scaling": (trial, "from_model", lambda a: changed_deltas(a, twice), "from the change of its weight"),
+    "a ΔW turned round": (trial, "from_model", lambda a: changed_deltas(a, turned), "from the change of its weight"),
+    "a ΔW left out": (trial, "from_model", lambda a: Adapter("peft", {}, ""), "has changed, and has no ΔW"),
+    "a file of twice the scaling": (claims, "load_adapter", lambda a: changed_deltas(a, twice), "in the file is"),
+    "a formula that counts one more": (claims, "method_params", lambda n: n + 1, "the formula counts"),
+    "a start that is not 0": (trial, "attach_method", lambda m: moved(m, "lora_B"), "is not 0 at step 0"),
+    "a base moved by attaching": (trial, "attach_method", lambda m: moved(m, "base_layer.weight"), "outputs at step 0"),
+    "an unloaded model that is not merged": (claims, "unload_merged", lambda m: moved(m, "bias"), "Unloaded, its outputs"),
 }
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_fails_the_cell(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    function, wrong, sentence = WRONG[name]
-    breaks(monkeypatch, support, function, wrong)
+    owner, function, wrong, sentence = WRONG[name]
+    breaks(monkeypatch, owner, function, wrong)
     with pytest.raises(ClaimError, match=sentence):
         check_cell(family, ROWS["lora"])
 
@@ -120,27 +119,27 @@ def test_a_merge_that_is_off_by_a_thousandth_fails_the_cell(title: str, monkeypa
             parameter.data = 1.001 * parameter.data
         return merged
 
-    breaks(monkeypatch, support, "merge", off)
+    breaks(monkeypatch, claims, "merge", off)
     with pytest.raises(ClaimError, match="Merged outputs are"):
         check_cell("llama", ROWS[title])
 
 
 @pytest.mark.parametrize("title", ["lora", "vera", "adapter", "bitfit", "qlora (int8)"])
 def test_training_that_touches_the_base_fails_the_cell(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = support._two_steps
+    right = claims._two_steps
 
-    def touching(trial: Any) -> set[str]:
-        reached = right(trial)
-        moved(trial.live, "LayerNorm.weight")
+    def touching(tried: Any) -> set[str]:
+        reached = right(tried)
+        moved(tried.live, "LayerNorm.weight")
         return reached
 
-    monkeypatch.setattr(support, "_two_steps", touching)
+    monkeypatch.setattr(claims, "_two_steps", touching)
     with pytest.raises(ClaimError, match=r"Training has changed .*LayerNorm\.weight"):
         check_cell("bert", ROWS[title])
 
 
 def test_a_parameter_that_no_gradient_reaches_fails_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks(monkeypatch, support, "_two_steps", lambda reached: reached - {max(reached)})
+    breaks(monkeypatch, claims, "_two_steps", lambda reached: reached - {max(reached)})
     with pytest.raises(ClaimError, match="No gradient reaches"):
         check_cell("bert", ROWS["lora"])
 
@@ -149,7 +148,7 @@ def test_a_refusal_that_does_not_refuse_fails_the_cell(monkeypatch: pytest.Monke
     def refuse(*_: object) -> None:
         raise SpecError("It cannot.")
 
-    monkeypatch.setattr(support, "refuse_unfit", refuse)
+    monkeypatch.setattr(claims, "refuse_unfit", refuse)
     with pytest.raises(ClaimError, match="attaches nevertheless"):
         check_cell("bert", ROWS["lora"])
 
