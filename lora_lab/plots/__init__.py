@@ -2,12 +2,12 @@
 
 from lora_lab.plots.captions import learning_caption, overlap_caption, spectrum_caption
 from lora_lab.plots.gradients import GradientLine, chain_rule_caption, gradient_caption, gradient_flow
-from lora_lab.plots.labels import labels_of, row_label
+from lora_lab.plots.labels import labels_of, r_meaning, row_label
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.reach import reach_caption, reach_curve
 from lora_lab.plots.spectra import energy, spectrum
-from lora_lab.plots.theme import PALETTE, rank_colour
+from lora_lab.plots.theme import PALETTE, rank_colour, run_colour
 from lora_lab.plots.training import accuracy_curves, loss_curves
 
 __all__ = [
@@ -26,10 +26,12 @@ __all__ = [
     "loss_curves",
     "overlap",
     "overlap_caption",
+    "r_meaning",
     "rank_colour",
     "reach_caption",
     "reach_curve",
     "row_label",
+    "run_colour",
     "spectrum",
     "spectrum_caption",
     "spectrum_lines",

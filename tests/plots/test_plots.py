@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import combinations
 
 import plotly.graph_objects as go
 import pytest
@@ -10,6 +11,7 @@ from lora_lab import plots
 from lora_lab.analysis.records import Overlap, Spectrum
 from lora_lab.events import EvalEvent, StepEvent
 from lora_lab.plots import CurveLine, SpectrumLine
+from lora_lab.specs import METHODS
 
 ZERO = SpectrumLine("r 2 · seed 0", 2, 0, (0.0, 0.0))
 ONE = SpectrumLine("r 3 · seed 0", 3, 0, (30.0, 4.0, 0.5))
@@ -117,6 +119,55 @@ def test_accuracy_curves_draw_the_evaluations_and_the_frozen_base() -> None:
     assert [(tuple(trace.x), tuple(trace.y)) for trace in fig.data] == [((0, 50), (0.5, 0.75))] * 2
     assert [line.y0 for line in fig.layout.shapes] == [0.5]
     assert said(fig) == ["frozen base 50.0 %"]
+
+
+def channels(colour: str) -> list[int]:
+    return [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(", ")]
+
+
+def luminance(colour: str) -> float:
+    """Source: WCAG 2.1, relative luminance."""
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in channels(colour)]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_run_stands_out_on_light_and_dark(method: str) -> None:
+    light, dark = luminance("rgb(255, 255, 255)"), luminance("rgb(25, 28, 36)")
+    for own in (luminance(plots.run_colour(method, r)) for r in (1, 8, 64)):
+        assert (light + 0.05) / (own + 0.05) >= 1.75
+        assert (own + 0.05) / (dark + 0.05) >= 1.75
+
+
+def test_no_two_methods_have_one_colour() -> None:
+    colours = {method: channels(plots.run_colour(method, 8)) for method in METHODS}
+    assert not [pair for pair in combinations(METHODS, 2) if math.dist(colours[pair[0]], colours[pair[1]]) <= 30]
+
+
+def test_lora_keeps_its_violet_and_a_method_without_r_has_one_shade() -> None:
+    assert [plots.run_colour("lora", r) for r in (1, 8, 64)] == [plots.rank_colour(r) for r in (1, 8, 64)]
+    assert len({plots.run_colour("dora", r) for r in (1, 8, 64)}) == 3
+    assert len({plots.run_colour("bitfit", r) for r in (1, 8, 64)}) == 1
+
+
+def test_of_many_runs_a_legend_names_each_configuration_once_and_hides_it_as_a_whole() -> None:
+    lines = [
+        CurveLine(f"{method} · seed {seed}", 4, seed, (StepEvent(1, 1.0, 1e-3, 1.0, 0.1),), (), method)
+        for method in ("lora", "dora", "bitfit", "ia3")
+        for seed in (0, 1)
+    ]
+    few, many = plots.loss_curves(lines[:6]), plots.loss_curves(lines)
+    assert [trace.name for trace in few.data] == [line.label for line in lines[:6]]
+    assert [trace.name for trace in many.data if trace.showlegend] == ["lora", "dora", "bitfit", "ia3"]
+    assert all(trace.legendgroup == trace.name for trace in many.data)
+    assert [trace.meta for trace in many.data] == [line.label for line in lines]  # whose run it is stays told
+    assert len({trace.line.color for trace in many.data}) == 4
+
+
+def test_where_a_spectrum_need_not_end_at_r_no_line_says_so() -> None:
+    dense = SpectrumLine("DoRA", 2, 0, (3.0, 2.0, 1.0), "dora")
+    assert not plots.spectrum([dense]).layout.shapes
+    assert len(plots.spectrum([dense, ONE]).layout.shapes) == 1
 
 
 def test_colour_tells_the_rank_and_dash_the_seed() -> None:

@@ -95,3 +95,18 @@ def test_where_alpha_follows_the_rank_the_ranks_stand_in_one_row() -> None:
     assert table.alpha_by_rank
     ((spec, cells),) = table.rows
     assert (spec.tuning.lora_alpha, [cell and cell.mean for cell in cells]) == (2, [0.5, 0.7])
+
+
+def test_a_method_without_r_has_a_row_of_one_cell_and_no_column() -> None:
+    bitfit = [a_run(replace(SPEC, tuning=ll.MethodSpec(method="bitfit"), seed=seed), a) for seed, a in ((0, 0.4), (1, 0.6))]
+    table = rank_table([*seeds_of(1, [0.6]), *seeds_of(4, [0.7]), *bitfit])
+    assert table.ranks == (1, 4)
+    assert [[cell and cell.mean for cell in row] for _, row in table.rows] == [[0.6, 0.7], [pytest.approx(0.5)]]
+    assert rank_table(bitfit).ranks == ()
+
+
+def test_a_method_without_alpha_does_not_keep_the_others_from_standing_in_one_row() -> None:
+    lora = [replace(SPEC, tuning=replace(SPEC.tuning, r=r, lora_alpha=2 * r)) for r in (1, 4)]
+    vera = [replace(SPEC, tuning=ll.MethodSpec(method="vera", r=r)) for r in (1, 4)]
+    table = rank_table([a_run(spec, 0.5) for spec in (*lora, *vera, replace(SPEC, tuning=ll.MethodSpec(method="bitfit")))])
+    assert [len([cell for cell in row if cell]) for _, row in table.rows] == [2, 2, 1]
