@@ -23,6 +23,13 @@ def row_label(spec: RunSpec, *, alpha_by_rank: bool = False) -> str:
     return " · ".join([*_named(spec, True), *said])
 
 
+def method_label(spec: RunSpec) -> str:
+    """The method by name, with start values and quantization where they are not the plain ones: "LoRA · pissa start"."""
+    start = [f"{spec.tuning.init_lora_weights} start"] if spec.tuning.init_lora_weights != "default" else []
+    base = [f"base in {spec.quant}"] if spec.quant != "none" else []
+    return " · ".join([METHODS[spec.tuning.method].label, *start, *base])
+
+
 def r_meaning(spec: RunSpec) -> str:
     """What r is to a method to which it is no rank: "r is its bottleneck width"; nothing where it is one, or there is none."""
     meaning = METHODS[spec.tuning.method].r_is

@@ -24,7 +24,7 @@ _HUES = {  # LoRA is violet as ΔW is; teal, orange and grey mean A, B and W0, a
     "ia3": "#c19a00",
     "ln_tuning": "#7d9a1e",
     "bitfit": "#3aa04a",
-    "adapter": "#1fa3c4",
+    "adapter": "#12a0b8",
     "adapter_pfeiffer": "#4f9abf",
     "prefix": "#a0693f",
     "preembed": "#c4905c",

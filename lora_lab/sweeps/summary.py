@@ -50,9 +50,9 @@ def rank_table(runs: Iterable[RunProgress]) -> RankTable:
     return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
 
 
-def best_accuracy(runs: Iterable[RunProgress]) -> float | None:
-    """The highest accuracy that any of the runs has reached on the held-out split."""
-    return max((run.score.accuracy for run in runs if run.score), default=None)
+def best_run(runs: Iterable[RunProgress]) -> RunProgress | None:
+    """The first of the runs with the highest accuracy on the held-out split; None where none has been scored."""
+    return max((run for run in runs if run.score), key=lambda run: run.score.accuracy if run.score else 0.0, default=None)
 
 
 def base_name(runs: Iterable[RunProgress]) -> str:
@@ -65,18 +65,19 @@ def has_r(spec: RunSpec) -> bool:
     return bool(METHODS[spec.tuning.method].r_is)
 
 
-def _has_alpha(spec: RunSpec) -> bool:
+def has_alpha(spec: RunSpec) -> bool:
+    """Whether lora_alpha means something to the run's method."""
     return spec.tuning.method in LORA_KIN and spec.tuning.method != "vera"
 
 
 def _alpha_follows_rank(specs: list[RunSpec]) -> bool:
-    specs = [spec for spec in specs if _has_alpha(spec)]
+    specs = [spec for spec in specs if has_alpha(spec)]
     ratios = {spec.tuning.lora_alpha / spec.tuning.r for spec in specs}
     return len(ratios) == 1 and len({spec.tuning.lora_alpha for spec in specs}) > 1
 
 
 def _row_of(spec: RunSpec, by_rank: bool) -> RunSpec:
-    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank and _has_alpha(spec) else spec.tuning.lora_alpha
+    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank and has_alpha(spec) else spec.tuning.lora_alpha
     return replace(spec, seed=0, tuning=replace(spec.tuning, r=1, lora_alpha=alpha))
 
 
