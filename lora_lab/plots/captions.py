@@ -66,7 +66,7 @@ _WAYS = {"fp32": "merged in fp32", "bf16": "merged in bf16"}
 
 def merge_way(cost: "MergeCost") -> str:
     """A way to merge in words."""
-    return _WAYS.get(cost.name, f"merged back into {cost.name}, as PEFT does")
+    return _WAYS.get(cost.name, f"merged back into {cost.name} as PEFT does")
 
 
 def merge_caption(report: "MergeReport") -> str:

@@ -6,6 +6,8 @@ from plotly.subplots import make_subplots
 from lora_lab.analysis.records import Overlap
 from lora_lab.plots.theme import PALETTE, PHI_SCALE, figure, nothing_yet, style
 
+_MOST = 128  # directions a side: what was trained without factors has as many as its matrix is wide
+
 
 def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
     """φ of the first i directions of one run and the first j of another, 0 none and 1 all, next to its chance level.
@@ -26,10 +28,10 @@ def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
     fig.update_annotations(font_size=12)
     for column, (grid, what) in enumerate(((record.phi, "φ"), (record.chance, "chance")), 1):
         fig.add_trace(_map(grid, what, shows_scale=column == 1), row=1, col=column)
-    if record.has_cells_that_tell_nothing:
+    if record.has_cells_that_tell_nothing and record.dimension / 2 < _MOST:
         _mark_half(fig, record)
-    fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(len(record.phi[0])))
-    fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(len(record.phi)))
+    fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(min(len(record.phi[0]), _MOST)))
+    fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(min(len(record.phi), _MOST)))
     fig.update_yaxes(title_text=f"i: directions of {first}", row=1, col=1)
     return fig.update_layout(margin={"t": 30})
 
@@ -43,6 +45,7 @@ def _mark_half(fig: go.Figure, record: Overlap) -> None:
 
 
 def _map(grid: tuple[tuple[float, ...], ...], what: str, *, shows_scale: bool) -> go.Heatmap:
+    grid = tuple(row[:_MOST] for row in grid[:_MOST])
     return go.Heatmap(
         z=grid,
         x=list(range(1, len(grid[0]) + 1)),

@@ -53,7 +53,7 @@ from lora_lab.ui.grid import (
     targets_note,
     uses,
 )
-from lora_lab.ui.place import Place
+from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.ui.zero import runs_inline, zero_events
 from lora_lab.units import count, gigabytes, percent
@@ -199,7 +199,7 @@ class TrainView(Place):
             self.choose_flow, [self.flowing, self.matrix, self.selection], [self.selection, self.header, *flow], **quiet
         )
         drawn = [self.reach_plot, self.reach_says]
-        measured = {"concurrency_limit": 1, "concurrency_id": "reach", "show_progress": "minimal", "api_name": "reach"}
+        measured = {"concurrency_limit": 1, "concurrency_id": MEASURES, "show_progress": "minimal", "api_name": "reach"}
         self.measure.click(self.measure_reach, [self.selection, self.reached], drawn, **measured)
 
         begun = [self.selection, self.header, self.timer, self.stop, self.start]
