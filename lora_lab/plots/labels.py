@@ -48,9 +48,11 @@ def _r_of(spec: RunSpec) -> list[str]:
 
 
 def _differing(spec: RunSpec, among: Sequence[RunSpec]) -> list[str]:
-    """What is not the same in all runs of its method; the bench, where it is not the same in all runs."""
+    """What is not the same in all runs of its method; the bench, and a start or a dropout of choice, where not in all runs."""
     told = [(other.tuning.method, _details(other)) for other in among]
-    return [text for i, text in enumerate(_details(spec)) if text and len(_said_of(i, spec, told)) > 1]
+    plain = _details(RunSpec(bench=spec.bench, base_sha256=spec.base_sha256))
+    chosen = {i for i in (_DROPOUT, _START) if _details(spec)[i] != plain[i] and len({details[i] for _, details in told}) > 1}
+    return [text for i, text in enumerate(_details(spec)) if text and (i in chosen or len(_said_of(i, spec, told)) > 1)]
 
 
 def _said_of(i: int, spec: RunSpec, told: Sequence[tuple[str, tuple[str, ...]]]) -> set[str]:
@@ -74,4 +76,4 @@ def _details(spec: RunSpec) -> tuple[str, ...]:
     )
 
 
-_BENCH, _TARGETS, _ALPHA, _RATE, _STEPS, _BATCH = 0, 1, 2, 8, 9, 10  # places in `_details`
+_BENCH, _TARGETS, _ALPHA, _DROPOUT, _START, _RATE, _STEPS, _BATCH = 0, 1, 2, 3, 4, 8, 9, 10  # places in `_details`

@@ -184,7 +184,8 @@ def chain_rule_table(states: Sequence[tuple[str, ChainRule]]) -> str:
     head = "".join(f"<th>norm {escape(when)}</th>" for when, _ in states)
     body = "".join(f"<tr><td>{rule}</td>{''.join(f'<td>{norm:.3g}</td>' for norm in norms)}</tr>" for rule, norms in rows)
     title = f"{escape(label_of(one.name))}, s = {one.scaling:g}"
-    return f'<table class="lab-table lab-rule" id="rule-table"><tr><th>{title}</th>{head}</tr>{body}</table>'
+    table = f'<table class="lab-table lab-rule" id="rule-table"><tr><th>{title}</th>{head}</tr>{body}</table>'
+    return f'<div class="lab-wide">{table}</div>'
 
 
 def merge_table(report: MergeReport) -> str:
@@ -197,7 +198,7 @@ def merge_table(report: MergeReport) -> str:
         )
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     head = f"<tr><th></th><th>logits differ by</th><th>accuracy on {report.rows}</th></tr>"
-    return f'<table class="lab-table" id="merge-table">{head}{body}</table>'
+    return f'<div class="lab-wide"><table class="lab-table" id="merge-table">{head}{body}</table></div>'
 
 
 def _accuracy(score: float | None) -> str:

@@ -183,11 +183,16 @@ def _trains_a(run: Run) -> bool:
     return run.spec.tuning.method in PLAIN_LORA and run.spec.tuning.init_lora_weights not in MOVING_INITS
 
 
+def _changes_matrices(run: Run) -> bool:
+    return METHODS[run.spec.tuning.method].has_targets or run.spec.tuning.method in ("full", "partial")
+
+
 def _distance(other: Run, run: Run) -> tuple[bool, ...]:
-    """The best first comparison is least: the same base, another run, the same targets, the same r with another seed."""
+    """The best first comparison is least: the same base, another run, the same method and targets, the same r with another seed."""
     return (
         other.spec.base_sha256 != run.spec.base_sha256,
         other.run_id == run.run_id,
+        _changes_matrices(other) != _changes_matrices(run),
         other.spec.bench != run.spec.bench,
         other.spec.tuning.method != run.spec.tuning.method,
         other.spec.tuning.target_modules != run.spec.tuning.target_modules,

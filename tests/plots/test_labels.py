@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import lora_lab as ll
-from lora_lab.plots.labels import labels_of, r_meaning, row_label
+from lora_lab.plots.labels import labels_of, method_label, r_meaning, row_label
 
 SPEC = ll.RunSpec(bench="digits", base_sha256="", tuning=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
 
@@ -55,6 +55,13 @@ def test_what_differs_within_a_method_is_said_of_its_runs_alone() -> None:
         "LoRA · r 8 · lr 0.01 · seed 0",
         "BitFit · seed 0",
     ]
+
+
+def test_start_values_of_choice_are_said_beside_another_method() -> None:
+    pissa = replace(SPEC, tuning=replace(SPEC.tuning, init_lora_weights="pissa"))
+    qlora = replace(SPEC, tuning=replace(SPEC.tuning, method="qlora"), quant="nf4-dq")
+    assert labels_of([pissa, qlora]) == ["LoRA · r 8 · pissa start · seed 0", "QLoRA · r 8 · seed 0"]
+    assert [method_label(spec) for spec in (SPEC, pissa, qlora)] == ["LoRA", "LoRA · pissa start", "QLoRA · base in nf4-dq"]
 
 
 def test_a_row_names_its_method_and_nothing_that_the_method_lacks() -> None:
