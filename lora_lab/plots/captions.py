@@ -88,11 +88,7 @@ def small_share(share: float | None) -> str:
     """
     if share is None:
         return ""
-    text = f"{100 * share:.10f}" if share < 1e-2 else f"{100 * share:.2g}"
-    return f"{_two_digits(text)} %"
-
-
-def _two_digits(text: str) -> str:
-    """A decimal cut after its second digit that is not a leading zero."""
-    number = float(text)
-    return f"{number:.{max(0, 1 - math.floor(math.log10(number)))}f}" if number else "0"
+    if share == 0:
+        return "0 %"
+    number = 100 * share
+    return f"{number:.{max(0, 1 - math.floor(math.log10(number)))}f} %"

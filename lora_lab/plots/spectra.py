@@ -8,19 +8,27 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lora_lab.plots.lines import SpectrumLine
-from lora_lab.plots.theme import PALETTE, TEXT, figure, legend_entries, nothing_yet, run_colour, seed_dash
+from lora_lab.plots.theme import PALETTE, TEXT, figure, legend_entries, make_room, nothing_yet, run_colour, seed_dash
 
 _ENDS_AT_R = ("lora", "rslora", "lora+", "qlora", "lora+prefix", "lora+preembed", "vera", "adalora")  # DoRA scales all of W0 too
 
+_ROUNDING = 1e-7  # float32's: AdaLoRA cuts directions to zero, and a singular value of one is this small a share of the largest
+
 
 def spectrum(lines: Iterable[SpectrumLine]) -> go.Figure:
-    """σ_i against i on a log scale, each run's rank marked where its spectrum must end. Zeros are left out."""
+    """σ_i against i on a log scale, each run's rank marked where its spectrum must end.
+
+    Zeros are left out, and what rounding made of them.
+    """
     lines = [line for line in lines if any(line.singular_values)]
     fig = figure(x="direction i, strongest first", y="singular value σᵢ of ΔW")
     if not lines:
         return nothing_yet(fig, "ΔW is zero: it has no direction yet.")
-    for line, entry in zip(lines, legend_entries(lines), strict=True):
-        values = [s if s > 0 else None for s in line.singular_values]
+    entries = legend_entries(lines)
+    make_room(fig, entries)
+    for line, entry in zip(lines, entries, strict=True):
+        least = _ROUNDING * max(line.singular_values)
+        values = [s if s > least else None for s in line.singular_values]
         _line(fig, line, entry, values, "σ%{x} = %{y:.4g}")
     ends = {line.r: line.method for line in lines[::-1] if line.method in _ENDS_AT_R}
     for r in sorted(ends):
@@ -38,7 +46,9 @@ def energy(lines: Iterable[SpectrumLine]) -> go.Figure:
     fig = figure(x="directions kept, strongest first", y="share of ‖ΔW‖²")
     if not lines:
         return nothing_yet(fig, "ΔW is zero: it has no direction yet.")
-    for line, entry in zip(lines, legend_entries(lines), strict=True):
+    entries = legend_entries(lines)
+    make_room(fig, entries)
+    for line, entry in zip(lines, entries, strict=True):
         sums = list(accumulate(s * s for s in line.singular_values))
         _line(fig, line, entry, [s / sums[-1] for s in sums], "%{x} directions keep %{y:.1%}")
     fig.add_hline(
@@ -61,7 +71,7 @@ def _line(fig: go.Figure, line: SpectrumLine, entry: dict[str, Any], y: list[flo
 
 
 def _decades(lines: list[SpectrumLine]) -> float:
-    positive = [s for line in lines for s in line.singular_values if s > 0]
+    positive = [s for line in lines for s in line.singular_values if s > _ROUNDING * max(line.singular_values)]
     return math.log10(max(positive) / min(positive))
 
 

@@ -33,6 +33,7 @@ _HUES = {  # LoRA is violet as ΔW is; teal, orange and grey mean A, B and W0, a
     "full": "#c22f3e",
 }
 _MOST_NAMED = 6  # runs with an entry of their own in a legend
+_ENTRIES_A_ROW, _LEGEND_ROW_PX = 3, 22  # where two cards stand beside each other
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -97,6 +98,13 @@ def legend_entries(lines: Sequence[Named]) -> list[dict[str, Any]]:
         named.add(line.configuration)
         entries.append({"name": line.configuration, "meta": line.label, "legendgroup": line.configuration, "showlegend": first})
     return entries
+
+
+def make_room(fig: go.Figure, entries: Sequence[dict[str, Any]]) -> None:
+    """A figure taller by the rows that a long legend takes, so that they are not taken from the plot."""
+    named = sum(entry.get("showlegend", True) for entry in entries)
+    rows = -(-named // _ENTRIES_A_ROW)
+    fig.update_layout(height=fig.layout.height + _LEGEND_ROW_PX * max(0, rows - 2))
 
 
 def seed_dash(seed: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lora_lab.plots.lines import CurveLine
-from lora_lab.plots.theme import PALETTE, figure, legend_entries, nothing_yet, run_colour, seed_dash
+from lora_lab.plots.theme import PALETTE, figure, legend_entries, make_room, nothing_yet, run_colour, seed_dash
 from lora_lab.specs import unique
 from lora_lab.units import percent
 
@@ -17,7 +17,9 @@ def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:
     """Training loss of each run; a run of many steps is drawn through about 150 of them."""
     fig = figure(x="optimizer step", y="training loss (nats)")
     lines = [line for line in lines if line.steps]
-    for line, entry in zip(lines, legend_entries(lines), strict=True):
+    entries = legend_entries(lines)
+    make_room(fig, entries)
+    for line, entry in zip(lines, entries, strict=True):
         steps = (*line.steps[: -1 : max(1, len(line.steps) // _POINTS)], *line.steps[-1:])
         _curve(fig, line, entry, [e.step for e in steps], [e.loss for e in steps], "step %{x}: %{y:.3f} nats")
     return fig if fig.data else nothing_yet(fig, "The curves begin with the first step.")
@@ -34,8 +36,9 @@ def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
     if not bases:
         return nothing_yet(fig, "Accuracy is measured before the first step and a few times a run.")
     style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
-    for base in unique(bases):
-        fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position="bottom right", **style)
+    for i, base in enumerate(sorted(unique(bases))):  # a quantized base has an accuracy of its own
+        position = "top right" if i else "bottom right"
+        fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position=position, **style)
     fig.update_layout(showlegend=False)  # the loss curves beside it carry the same one
     return fig.update_yaxes(tickformat=".0%", range=[0, 1.02])
 

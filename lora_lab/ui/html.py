@@ -140,7 +140,7 @@ def _cell_text(cell: Cell | None) -> str:
 
 
 def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
-    """A row a run, the last cell a link to look inside."""
+    """A row a run, its id a link to look inside where there is one."""
     titles = (
         "run",
         "method",
@@ -159,9 +159,9 @@ def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
     head = "".join(f"<th>{title}</th>" for title in titles)
     body = ""
     for row, link in zip(rows, links, strict=True):
-        cells = "".join(f"<td>{escape(text)}</td>" for text in row)
-        opened = f'<a class="lab-link" href="{link}">look inside</a>' if link else ""
-        body += f"<tr>{cells}<td>{opened}</td></tr>"
+        name, *rest = (escape(text) for text in row)
+        opened = f'<a class="lab-link" href="{link}" title="look inside">{name}</a>' if link else name
+        body += f"<tr><td>{opened}</td>{''.join(f'<td>{text}</td>' for text in rest)}</tr>"
     if not body:
         return '<div class="lab-s">No run is kept yet: press Start.</div>'
     return f'<div class="lab-scroll"><table class="lab-table" id="runs-table"><tr>{head}</tr>{body}</table></div>'

@@ -165,7 +165,8 @@ class TrainView(Place):
         with gr.Column(elem_classes="lab-card"):
             gr.HTML(
                 html.question(
-                    "Which runs are there?", "each that ended is kept in the runs folder, as PEFT saves it where PEFT has it"
+                    "Which runs are there?",
+                    "each that ended is kept in the runs folder, as PEFT saves it where PEFT has it; click one to look inside",
                 )
             )
             self.table = gr.HTML()
@@ -419,7 +420,7 @@ class TrainView(Place):
                 "",
             ]
         labels = labels_of([run.spec for run in with_factors])
-        front = next((run for run in with_factors if run.spec.run_id == selection.run), with_factors[0])
+        front = min(with_factors, key=lambda run: (run.spec.run_id != selection.run, run.spec.tuning.method != "lora"))
         lines = [
             GradientLine(label, run.steps[:_FIRST_STEPS], run.spec.seed, faint=run is not front)
             for label, run in zip(labels, with_factors, strict=True)

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 import pytest
 
 from lora_lab import plots
-from lora_lab.analysis.records import Overlap, Spectrum
+from lora_lab.analysis.records import ChainRule, Overlap, Spectrum
 from lora_lab.events import EvalEvent, StepEvent
+from lora_lab.inference import MergeCost, MergeReport
 from lora_lab.plots import CurveLine, SpectrumLine
 from lora_lab.specs import METHODS
 
@@ -164,6 +165,22 @@ def test_of_many_runs_a_legend_names_each_configuration_once_and_hides_it_as_a_w
     assert len({trace.line.color for trace in many.data}) == 4
 
 
+def test_a_long_legend_makes_the_figure_taller() -> None:
+    lines = [SpectrumLine(f"r {r} · seed 0", r, 0, (2.0, 1.0)) for r in range(1, 13)]
+    assert plots.spectrum(lines).layout.height > plots.spectrum(lines[:6]).layout.height == plots.spectrum(lines[:1]).layout.height
+
+
+def test_what_rounding_made_of_a_zero_is_a_gap() -> None:
+    cut = SpectrumLine("AdaLoRA", 3, 0, (30.0, 1.0, 1e-12), "adalora")
+    assert tuple(plots.spectrum([cut]).data[0].y) == (30.0, 1.0, None)
+
+
+def test_bases_that_differ_are_two_lines_named_apart() -> None:
+    fig = plots.accuracy_curves([curve(base=0.15), curve("QLoRA", base=0.13)])
+    assert said(fig) == ["frozen base 13.0 %", "frozen base 15.0 %"]
+    assert len({annotation.yanchor for annotation in fig.layout.annotations}) == 2
+
+
 def test_where_a_spectrum_need_not_end_at_r_no_line_says_so() -> None:
     dense = SpectrumLine("DoRA", 2, 0, (3.0, 2.0, 1.0), "dora")
     assert not plots.spectrum([dense]).layout.shapes
@@ -284,3 +301,42 @@ def test_cells_past_half_the_space_are_marked_and_said() -> None:
     assert not small.has_cells_that_tell_nothing
     assert plots.overlap(full, first="a", second="b").layout.shapes
     assert not plots.overlap(small, first="a", second="b").layout.shapes
+
+
+def merge_report(*differences: float | None, unquantized: float | None = None) -> MergeReport:
+    names = ("fp32", "bf16", "nf4")
+    ways = tuple(MergeCost(name, difference) for name, difference in zip(names, differences, strict=False))
+    return MergeReport(256, 0.5, ways, None if unquantized is None else MergeCost("unquantized", unquantized))
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (merge_report(4e-7, 1e-3), "Merged in bf16 the logits move by 0.10 %, merged in fp32 by 0.000040 %."),
+        (
+            merge_report(4.2e-7, 1e-3, 0.0562, unquantized=0.18),
+            "Merged back into nf4 as PEFT does the logits move by 5.6 %, merged in fp32 by 0.000042 %. "
+            "On the base that was not quantized the same adapter answers 18 % apart.",
+        ),
+        (merge_report(4e-7, 2e-3, None), "Merged in bf16 the logits move by 0.20 %, merged in fp32 by 0.000040 %."),
+    ],
+)
+def test_merge_caption_says_the_way_that_moves_most_and_least(report: MergeReport, sentence: str) -> None:
+    assert plots.merge_caption(report) == sentence
+
+
+def rule(difference_a: float, difference_b: float) -> ChainRule:
+    return ChainRule("q", 8, 4, 2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, difference_a, difference_b)
+
+
+def test_rule_caption_takes_the_largest_difference() -> None:
+    sentence = "Autograd differs from these products by at most 3.0e-07 of the gradient."
+    assert plots.rule_caption([rule(0.0, 1e-8), rule(3e-7, 2e-7)]) == sentence
+    assert plots.rule_caption([rule(0.0, 0.0)]) == "Autograd and these products are the same to the bit."
+    assert plots.rule_caption([]) == ""
+
+
+def test_learning_caption_names_the_best_where_methods_are_several() -> None:
+    assert plots.learning_caption(0.5, 0.1, ended=True, best_name="DoRA · r 8").startswith(
+        "The best run, DoRA · r 8, reached 50.0 %"
+    )

@@ -8,7 +8,7 @@ import pytest
 import lora_lab as ll
 from lora_lab.events import DoneEvent, EvalEvent, Status
 from lora_lab.sweeps import RunProgress
-from lora_lab.sweeps.summary import Cell, rank_table
+from lora_lab.sweeps.summary import Cell, best_run, rank_table
 
 SPEC = ll.RunSpec(bench="digits", base_sha256="", tuning=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
 
@@ -110,3 +110,9 @@ def test_a_method_without_alpha_does_not_keep_the_others_from_standing_in_one_ro
     vera = [replace(SPEC, tuning=ll.MethodSpec(method="vera", r=r)) for r in (1, 4)]
     table = rank_table([a_run(spec, 0.5) for spec in (*lora, *vera, replace(SPEC, tuning=ll.MethodSpec(method="bitfit")))])
     assert [len([cell for cell in row if cell]) for _, row in table.rows] == [2, 2, 1]
+
+
+def test_the_best_run_is_the_first_of_the_highest_and_none_where_nothing_was_scored() -> None:
+    runs = [*seeds_of(1, [0.6, 0.8]), *seeds_of(4, [0.8, 0.1])]
+    assert best_run(runs) is runs[1]
+    assert best_run([RunProgress(SPEC)]) is None
