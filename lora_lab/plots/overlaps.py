@@ -28,7 +28,7 @@ def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
     fig.update_annotations(font_size=12)
     for column, (grid, what) in enumerate(((record.phi, "φ"), (record.chance, "chance")), 1):
         fig.add_trace(_map(grid, what, shows_scale=column == 1), row=1, col=column)
-    if record.has_cells_that_tell_nothing and record.dimension / 2 < _MOST:
+    if record.has_cells_that_tell_nothing:
         _mark_half(fig, record)
     fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(min(len(record.phi[0]), _MOST)))
     fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(min(len(record.phi), _MOST)))
@@ -37,11 +37,14 @@ def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
 
 
 def _mark_half(fig: go.Figure, record: Overlap) -> None:
-    """Lines at d / 2: past them chance is above one half, and an overlap tells nothing."""
+    """Lines at d / 2 where the map goes on past them: there chance is above one half, and an overlap tells nothing."""
     line = {"color": PALETTE["B"], "dash": "dot", "width": 1.5}
     half = record.dimension / 2 + 0.5
-    fig.add_vline(half, line=line)
-    fig.add_hline(half, line=line)
+    assert record.phi is not None
+    if min(len(record.phi[0]), _MOST) > half:
+        fig.add_vline(half, line=line)
+    if min(len(record.phi), _MOST) > half:
+        fig.add_hline(half, line=line)
 
 
 def _map(grid: tuple[tuple[float, ...], ...], what: str, *, shows_scale: bool) -> go.Heatmap:

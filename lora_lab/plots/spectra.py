@@ -31,11 +31,11 @@ def spectrum(lines: Iterable[SpectrumLine]) -> go.Figure:
         values = [s if s > least else None for s in line.singular_values]
         _line(fig, line, entry, values, "σ%{x} = %{y:.4g}")
     ends = {line.r: line.method for line in lines[::-1] if line.method in _ENDS_AT_R}
+    most = max(len(line.singular_values) for line in lines)
     for r in sorted(ends):
+        side = "left" if r <= most / 8 else "right"  # beside the axis there is no room
         fig.add_vline(r, line={"color": run_colour(ends[r], r), "dash": "dot", "width": 1})
-        fig.add_annotation(
-            x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor="right", font={"color": TEXT, "size": 11}
-        )
+        fig.add_annotation(x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor=side, font={"color": TEXT, "size": 11})
     fig.update_yaxes(type="log", exponentformat="power", dtick=1 if _decades(lines) > 1.2 else "D2")
     return _count_directions(fig, lines)
 

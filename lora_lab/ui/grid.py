@@ -75,7 +75,7 @@ def targets_note(selection: Selection) -> str:
     with_own = [] if targets_of(selection) else [METHODS[m] for m in selection.methods if METHODS[m].has_targets]
     drawn = drawn_targets(selection)
     others = [f"{m.label} takes its own {', '.join(m.default_targets)}" for m in with_own if m.default_targets != drawn]
-    none = [f"{', '.join(without)} {'adapts' if len(without) == 1 else 'adapt'} no chosen matrix"] if without else []
+    none = [f"{' and '.join(without)} {'takes' if len(without) == 1 else 'take'} no targets"] if without else []
     return ". ".join([*others, *none]) + ("." if others or none else "")
 
 

@@ -340,3 +340,9 @@ def test_learning_caption_names_the_best_where_methods_are_several() -> None:
     assert plots.learning_caption(0.5, 0.1, ended=True, best_name="DoRA · r 8").startswith(
         "The best run, DoRA · r 8, reached 50.0 %"
     )
+
+
+def test_half_the_space_is_marked_only_where_the_map_goes_past_it() -> None:
+    wide = Overlap("q", "delta", "in", 6, ((1.0,) * 5,) * 2, tuple(tuple(max(i, j) / 6 for j in range(1, 6)) for i in (1, 2)))
+    lines = plots.overlap(wide, first="a", second="b").layout.shapes
+    assert {(line.x0, line.x1) for line in lines} == {(3.5, 3.5)}  # j goes to 5, i to 2

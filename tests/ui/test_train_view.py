@@ -188,10 +188,10 @@ def test_an_empty_rate_is_each_methods_own_and_a_typed_one_is_for_all(lab: Lab) 
 def test_targets_not_chosen_are_each_methods_own_and_said(lab: Lab) -> None:
     both = Selection(methods=("lora", "ia3", "bitfit"))
     assert {s.tuning.method: len(s.tuning.target_modules) for s in grid(lab, both)} == {"lora": 2, "ia3": 3, "bitfit": 0}
-    assert targets_note(both) == "IA³ takes its own k, v, down. BitFit adapts no chosen matrix."
+    assert targets_note(both) == "IA³ takes its own k, v, down. BitFit takes no targets."
     chosen = replace(both, targets=("up",))
     assert {s.tuning.target_modules for s in grid(lab, chosen) if s.tuning.method != "bitfit"} == {("fc1",)}
-    assert targets_note(chosen) == "BitFit adapts no chosen matrix."
+    assert targets_note(chosen) == "BitFit takes no targets."
 
 
 def test_what_is_behind_more_reaches_every_run(lab: Lab) -> None:
