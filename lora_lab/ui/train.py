@@ -480,7 +480,7 @@ def _controls(bench: Bench, geometry: Geometry, selection: Selection, specs: tup
     scaled = any(method in LORA_KIN for method in selection.methods)
     used = uses(selection)
     return [
-        gr.Dropdown(choices=[(METHODS[m].label, m) for m in fit], value=list(selection.methods), multiselect=True),
+        gr.Dropdown(choices=[(METHODS[m].label, m) for m in fit]),  # no value: another may have been picked since
         gr.CheckboxGroup(interactive=ranked or not selection.methods),
         gr.Radio(interactive=scaled or not selection.methods),
         gr.Number(placeholder=rate_hint(specs)) if specs else gr.skip(),
