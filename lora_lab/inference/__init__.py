@@ -4,6 +4,7 @@ from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
 from lora_lab.inference.merging import Merge, merge, unload_merged
 from lora_lab.inference.open_run import open_run
 from lora_lab.inference.report import MergeReport, export_merged, merge_report
+from lora_lab.inference.rule import chain_rule_of
 from lora_lab.inference.shelf import AdapterShelf
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Merge",
     "MergeCost",
     "MergeReport",
+    "chain_rule_of",
     "export_merged",
     "merge",
     "merge_costs",

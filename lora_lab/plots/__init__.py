@@ -1,13 +1,21 @@
 """Records -> plotly Figures, returned and never shown; the sentences that stand under them. No torch, no files."""
 
-from lora_lab.plots.captions import learning_caption, overlap_caption, spectrum_caption
+from lora_lab.plots.captions import (
+    learning_caption,
+    merge_caption,
+    merge_way,
+    overlap_caption,
+    rule_caption,
+    small_share,
+    spectrum_caption,
+)
 from lora_lab.plots.gradients import GradientLine, chain_rule_caption, gradient_caption, gradient_flow
-from lora_lab.plots.labels import labels_of, row_label
+from lora_lab.plots.labels import labels_of, method_label, r_meaning, row_label
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.reach import reach_caption, reach_curve
 from lora_lab.plots.spectra import energy, spectrum
-from lora_lab.plots.theme import PALETTE, rank_colour
+from lora_lab.plots.theme import PALETTE, rank_colour, run_colour
 from lora_lab.plots.training import accuracy_curves, loss_curves
 
 __all__ = [
@@ -24,12 +32,19 @@ __all__ = [
     "labels_of",
     "learning_caption",
     "loss_curves",
+    "merge_caption",
+    "merge_way",
+    "method_label",
     "overlap",
     "overlap_caption",
+    "r_meaning",
     "rank_colour",
     "reach_caption",
     "reach_curve",
     "row_label",
+    "rule_caption",
+    "run_colour",
+    "small_share",
     "spectrum",
     "spectrum_caption",
     "spectrum_lines",

@@ -1,9 +1,14 @@
 """The sentence under a plot, computed from the numbers in it."""
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lora_lab.analysis.records import Overlap, Spectrum
+from lora_lab.analysis.records import ChainRule, Overlap, Spectrum
 from lora_lab.units import percent
+
+if TYPE_CHECKING:
+    from lora_lab.inference import MergeCost, MergeReport  # its package loads torch, which a sentence does not need
 
 
 def spectrum_caption(labelled: Sequence[tuple[str, Spectrum]]) -> str:
@@ -35,9 +40,55 @@ def overlap_caption(record: Overlap, *, first: str, second: str) -> str:
     return f"{said}: {between} are no closer than random ones.{beyond}"
 
 
-def learning_caption(best: float | None, base: float | None, *, ended: bool, base_name: str = "frozen base") -> str:
-    """How far the best run is above the frozen base."""
+def learning_caption(
+    best: float | None, base: float | None, *, ended: bool, base_name: str = "frozen base", best_name: str = ""
+) -> str:
+    """How far the best run, by its name where there is one, is above the frozen base."""
     if best is None or base is None:
         return ""
     verb = "reached" if ended else "has reached"
-    return f"The best run {verb} {percent(best)} on the held-out split; the {base_name} has {percent(base)}."
+    named = f", {best_name}," if best_name else ""
+    return f"The best run{named} {verb} {percent(best)} on the held-out split; the {base_name} has {percent(base)}."
+
+
+def rule_caption(records: Sequence[ChainRule]) -> str:
+    """How far autograd is from the two products, at most."""
+    if not records:
+        return ""
+    most = max(difference for record in records for difference in (record.difference_a, record.difference_b))
+    if most == 0:
+        return "Autograd and these products are the same to the bit."
+    return f"Autograd differs from these products by at most {most:.1e} of the gradient."
+
+
+_WAYS = {"fp32": "merged in fp32", "bf16": "merged in bf16"}
+
+
+def merge_way(cost: "MergeCost") -> str:
+    """A way to merge in words."""
+    return _WAYS.get(cost.name, f"merged back into {cost.name} as PEFT does")
+
+
+def merge_caption(report: "MergeReport") -> str:
+    """How far the logits move, in the way that moves them most and in the one that moves them least."""
+    ways = [way for way in report.ways if way.difference is not None]
+    least, most = (pick(ways, key=lambda way: way.difference or 0.0) for pick in (min, max))
+    one = f"{merge_way(most)[0].upper()}{merge_way(most)[1:]} the logits move by {small_share(most.difference)}"
+    other = f"{merge_way(least)} by {small_share(least.difference)}"
+    beside = report.unquantized
+    base = f" On the base that was not quantized the same adapter answers {small_share(beside.difference)} apart." if beside else ""
+    return f"{one}, {other}.{base}"
+
+
+def small_share(share: float | None) -> str:
+    """A share that may be very small, in percent with two digits; nothing where it was not measured.
+
+    >>> small_share(0.0562), small_share(4.2e-7), small_share(0.0), small_share(None)
+    ('5.6 %', '0.000042 %', '0 %', '')
+    """
+    if share is None:
+        return ""
+    if share == 0:
+        return "0 %"
+    number = 100 * share
+    return f"{number:.{max(0, 1 - math.floor(math.log10(number)))}f} %"

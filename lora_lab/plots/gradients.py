@@ -28,11 +28,12 @@ class StepGradients(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GradientLine:
-    """The first steps of one run; `seed` gives its dash."""
+    """The first steps of one run; `seed` gives its dash. One that is faint stands behind the others, without a legend."""
 
     label: str
     steps: Sequence[StepGradients]
     seed: int = 0
+    faint: bool = False
 
 
 def gradient_flow(lines: Iterable[GradientLine]) -> go.Figure:
@@ -64,9 +65,11 @@ def _curve(fig: go.Figure, line: GradientLine, side: str) -> None:
             x=[step.step for step in line.steps],
             y=[norm or None for norm in norms],
             name=f"‖∂L/∂{side}‖ · {line.label}",
-            mode="lines+markers",
+            mode="lines" if line.faint else "lines+markers",
             marker={"size": 5},
-            line={"color": PALETTE[side], "dash": seed_dash(line.seed), "width": 1.8},
+            line={"color": PALETTE[side], "dash": seed_dash(line.seed), "width": 1 if line.faint else 1.8},
+            opacity=0.3 if line.faint else 1,
+            showlegend=not line.faint,
             hovertemplate=f"{line.label}<br>step %{{x}}: ‖∂L/∂{side}‖ = %{{y:.3g}}<extra></extra>",
         )
 

@@ -6,35 +6,63 @@ from lora_lab.specs import LORA_KIN, METHODS, RunSpec
 
 
 def labels_of(specs: Sequence[RunSpec]) -> list[str]:
-    """One label a run: "r 8 · seed 0", with α, targets, rate and the like where the runs differ in them."""
-    return [" · ".join([*_r_of(spec), *_differing(spec, specs), f"seed {spec.seed}"]) for spec in specs]
+    """One label a run: "r 8 · seed 0", with method, α, targets, rate and the like where the runs differ in them.
+
+    What differs from method to method and is one within each (a learning rate, targets) goes without saying.
+    """
+    several = len({spec.tuning.method for spec in specs}) > 1
+    return [" · ".join([*_named(spec, several), *_r_of(spec), *_differing(spec, specs), f"seed {spec.seed}"]) for spec in specs]
 
 
 def row_label(spec: RunSpec, *, alpha_by_rank: bool = False) -> str:
-    """What a run is but for its rank and seed: "q_proj, v_proj · α 16 · lr 0.005 · 200 steps · batch 32"."""
+    """What a run is but for its rank and seed: "LoRA · q_proj, v_proj · α 16 · lr 0.005 · 200 steps · batch 32"."""
     plain = _details(RunSpec(bench=spec.bench, base_sha256=spec.base_sha256, data=spec.data))
     always = (_ALPHA, _TARGETS, _RATE, _STEPS, _BATCH)
     told = [text for i, text in enumerate(_details(spec)) if i != _BENCH and text and (i in always or text != plain[i])]
-    return " · ".join(f"{text} r" if alpha_by_rank and text.startswith("α ") else text for text in told)
+    said = [f"{text} r" if alpha_by_rank and text.startswith("α ") else text for text in told]
+    return " · ".join([*_named(spec, True), *said])
+
+
+def method_label(spec: RunSpec) -> str:
+    """The method by name, with start values and quantization where they are not the plain ones: "LoRA · pissa start"."""
+    start = [f"{spec.tuning.init_lora_weights} start"] if spec.tuning.init_lora_weights != "default" else []
+    base = [f"base in {spec.quant}"] if spec.quant != "none" else []
+    return " · ".join([METHODS[spec.tuning.method].label, *start, *base])
+
+
+def r_meaning(spec: RunSpec) -> str:
+    """What r is to a method to which it is no rank: "r is its bottleneck width"; nothing where it is one, or there is none."""
+    meaning = METHODS[spec.tuning.method].r_is
+    return f"r is its {meaning}" if meaning not in ("", "rank") else ""
+
+
+def _named(spec: RunSpec, several: bool) -> list[str]:
+    return [METHODS[spec.tuning.method].label] if several else []
 
 
 def _r_of(spec: RunSpec) -> list[str]:
     """The rank, or what r is to the method; nothing where it has none."""
     meaning = METHODS[spec.tuning.method].r_is
-    words = {"rank": "r {}", "initial rank": "r {}", "bottleneck width": "width {}", "top layers": "{} layers"}
+    words = {"rank": "r {}", "initial rank": "r {}", "bottleneck width": "width {}", "top layers": "top {}"}
     return [words.get(meaning, "{} tokens").format(spec.tuning.r)] if meaning else []
 
 
 def _differing(spec: RunSpec, among: Sequence[RunSpec]) -> list[str]:
-    told = [_details(other) for other in among]
-    return [text for i, text in enumerate(_details(spec)) if text and len({other[i] for other in told}) > 1]
+    """What is not the same in all runs of its method; the bench, and a start or a dropout of choice, where not in all runs."""
+    told = [(other.tuning.method, _details(other)) for other in among]
+    plain = _details(RunSpec(bench=spec.bench, base_sha256=spec.base_sha256))
+    chosen = {i for i in (_DROPOUT, _START) if _details(spec)[i] != plain[i] and len({details[i] for _, details in told}) > 1}
+    return [text for i, text in enumerate(_details(spec)) if text and (i in chosen or len(_said_of(i, spec, told)) > 1)]
+
+
+def _said_of(i: int, spec: RunSpec, told: Sequence[tuple[str, tuple[str, ...]]]) -> set[str]:
+    return {details[i] for method, details in told if i == _BENCH or method == spec.tuning.method}
 
 
 def _details(spec: RunSpec) -> tuple[str, ...]:
     tuning = spec.tuning
     return (
         f"{spec.bench} on {spec.data.path.rsplit('/', 1)[-1]}" if spec.data else spec.bench,
-        METHODS[tuning.method].label,
         ", ".join(tuning.target_modules),
         f"α {tuning.lora_alpha:g}" if tuning.method in LORA_KIN and tuning.method != "vera" else "",
         f"dropout {tuning.lora_dropout:g}",
@@ -48,4 +76,4 @@ def _details(spec: RunSpec) -> tuple[str, ...]:
     )
 
 
-_BENCH, _TARGETS, _ALPHA, _RATE, _STEPS, _BATCH = 0, 2, 3, 9, 10, 11  # places in `_details`
+_BENCH, _TARGETS, _ALPHA, _DROPOUT, _START, _RATE, _STEPS, _BATCH = 0, 1, 2, 3, 4, 8, 9, 10  # places in `_details`

@@ -21,6 +21,12 @@ class CurveLine:
     seed: int
     steps: tuple[StepEvent, ...]
     evals: tuple[EvalEvent, ...]
+    method: str = "lora"
+
+    @property
+    def configuration(self) -> str:
+        """The label without the seed."""
+        return self.label.removesuffix(f" · seed {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +37,19 @@ class SpectrumLine:
     r: int
     seed: int
     singular_values: tuple[float, ...]
+    method: str = "lora"
+
+    @property
+    def configuration(self) -> str:
+        """The label without the seed."""
+        return self.label.removesuffix(f" · seed {self.seed}")
 
 
 def curve_lines(runs: "Sequence[RunProgress]") -> list[CurveLine]:
     """One line a run, labelled by what the runs differ in."""
     labels = labels_of([run.spec for run in runs])
     return [
-        CurveLine(label, run.spec.tuning.r, run.spec.seed, tuple(run.steps), tuple(run.evals))
+        CurveLine(label, run.spec.tuning.r, run.spec.seed, tuple(run.steps), tuple(run.evals), run.spec.tuning.method)
         for label, run in zip(labels, runs, strict=True)
     ]
 
@@ -46,6 +58,6 @@ def spectrum_lines(specs: Sequence[RunSpec], singular_values: Sequence[Sequence[
     """One line a run, from the spectra of one matrix in the order of the specs."""
     labels = labels_of(specs)
     return [
-        SpectrumLine(label, spec.tuning.r, spec.seed, tuple(values))
+        SpectrumLine(label, spec.tuning.r, spec.seed, tuple(values), spec.tuning.method)
         for label, spec, values in zip(labels, specs, singular_values, strict=True)
     ]

@@ -6,6 +6,8 @@ from plotly.subplots import make_subplots
 from lora_lab.analysis.records import Overlap
 from lora_lab.plots.theme import PALETTE, PHI_SCALE, figure, nothing_yet, style
 
+_MOST = 128  # directions a side: what was trained without factors has as many as its matrix is wide
+
 
 def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
     """φ of the first i directions of one run and the first j of another, 0 none and 1 all, next to its chance level.
@@ -28,21 +30,25 @@ def overlap(record: Overlap, *, first: str, second: str) -> go.Figure:
         fig.add_trace(_map(grid, what, shows_scale=column == 1), row=1, col=column)
     if record.has_cells_that_tell_nothing:
         _mark_half(fig, record)
-    fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(len(record.phi[0])))
-    fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(len(record.phi)))
+    fig.update_xaxes(title_text=f"j: directions of {second}", dtick=_tick(min(len(record.phi[0]), _MOST)))
+    fig.update_yaxes(autorange="reversed", showgrid=False, dtick=_tick(min(len(record.phi), _MOST)))
     fig.update_yaxes(title_text=f"i: directions of {first}", row=1, col=1)
     return fig.update_layout(margin={"t": 30})
 
 
 def _mark_half(fig: go.Figure, record: Overlap) -> None:
-    """Lines at d / 2: past them chance is above one half, and an overlap tells nothing."""
+    """Lines at d / 2 where the map goes on past them: there chance is above one half, and an overlap tells nothing."""
     line = {"color": PALETTE["B"], "dash": "dot", "width": 1.5}
     half = record.dimension / 2 + 0.5
-    fig.add_vline(half, line=line)
-    fig.add_hline(half, line=line)
+    assert record.phi is not None
+    if min(len(record.phi[0]), _MOST) > half:
+        fig.add_vline(half, line=line)
+    if min(len(record.phi), _MOST) > half:
+        fig.add_hline(half, line=line)
 
 
 def _map(grid: tuple[tuple[float, ...], ...], what: str, *, shows_scale: bool) -> go.Heatmap:
+    grid = tuple(row[:_MOST] for row in grid[:_MOST])
     return go.Heatmap(
         z=grid,
         x=list(range(1, len(grid[0]) + 1)),

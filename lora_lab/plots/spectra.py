@@ -3,27 +3,39 @@
 import math
 from collections.abc import Iterable
 from itertools import accumulate
+from typing import Any
 
 import plotly.graph_objects as go
 
 from lora_lab.plots.lines import SpectrumLine
-from lora_lab.plots.theme import PALETTE, TEXT, figure, nothing_yet, rank_colour, seed_dash
+from lora_lab.plots.theme import PALETTE, TEXT, figure, legend_entries, make_room, nothing_yet, run_colour, seed_dash
+
+_ENDS_AT_R = ("lora", "rslora", "lora+", "qlora", "lora+prefix", "lora+preembed", "vera", "adalora")  # DoRA scales all of W0 too
+
+_ROUNDING = 1e-7  # float32's: AdaLoRA cuts directions to zero, and a singular value of one is this small a share of the largest
 
 
 def spectrum(lines: Iterable[SpectrumLine]) -> go.Figure:
-    """σ_i against i on a log scale, each run's rank marked where its spectrum must end. Zeros are left out."""
+    """σ_i against i on a log scale, each run's rank marked where its spectrum must end.
+
+    Zeros are left out, and what rounding made of them.
+    """
     lines = [line for line in lines if any(line.singular_values)]
     fig = figure(x="direction i, strongest first", y="singular value σᵢ of ΔW")
     if not lines:
         return nothing_yet(fig, "ΔW is zero: it has no direction yet.")
-    for line in lines:
-        values = [s if s > 0 else None for s in line.singular_values]
-        _line(fig, line, values, "σ%{x} = %{y:.4g}")
-    for r in sorted({line.r for line in lines}):
-        fig.add_vline(r, line={"color": rank_colour(r), "dash": "dot", "width": 1})
-        fig.add_annotation(
-            x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor="right", font={"color": TEXT, "size": 11}
-        )
+    entries = legend_entries(lines)
+    make_room(fig, entries)
+    for line, entry in zip(lines, entries, strict=True):
+        least = _ROUNDING * max(line.singular_values)
+        values = [s if s > least else None for s in line.singular_values]
+        _line(fig, line, entry, values, "σ%{x} = %{y:.4g}")
+    ends = {line.r: line.method for line in lines[::-1] if line.method in _ENDS_AT_R}
+    most = max(len(line.singular_values) for line in lines)
+    for r in sorted(ends):
+        side = "left" if r <= most / 8 else "right"  # beside the axis there is no room
+        fig.add_vline(r, line={"color": run_colour(ends[r], r), "dash": "dot", "width": 1})
+        fig.add_annotation(x=r, y=1, yref="paper", text=f"r {r}", showarrow=False, xanchor=side, font={"color": TEXT, "size": 11})
     fig.update_yaxes(type="log", exponentformat="power", dtick=1 if _decades(lines) > 1.2 else "D2")
     return _count_directions(fig, lines)
 
@@ -34,9 +46,11 @@ def energy(lines: Iterable[SpectrumLine]) -> go.Figure:
     fig = figure(x="directions kept, strongest first", y="share of ‖ΔW‖²")
     if not lines:
         return nothing_yet(fig, "ΔW is zero: it has no direction yet.")
-    for line in lines:
+    entries = legend_entries(lines)
+    make_room(fig, entries)
+    for line, entry in zip(lines, entries, strict=True):
         sums = list(accumulate(s * s for s in line.singular_values))
-        _line(fig, line, [s / sums[-1] for s in sums], "%{x} directions keep %{y:.1%}")
+        _line(fig, line, entry, [s / sums[-1] for s in sums], "%{x} directions keep %{y:.1%}")
     fig.add_hline(
         0.95, line={"color": PALETTE["W0"], "dash": "dash", "width": 1}, annotation_text="95 %", annotation_position="bottom right"
     )
@@ -44,20 +58,20 @@ def energy(lines: Iterable[SpectrumLine]) -> go.Figure:
     return _count_directions(fig, lines)
 
 
-def _line(fig: go.Figure, line: SpectrumLine, y: list[float | None] | list[float], hover: str) -> None:
+def _line(fig: go.Figure, line: SpectrumLine, entry: dict[str, Any], y: list[float | None] | list[float], hover: str) -> None:
     fig.add_scatter(
         x=list(range(1, len(y) + 1)),
         y=y,
-        name=line.label,
+        **entry,
         mode="lines+markers",
         marker={"size": 6},
-        line={"color": rank_colour(line.r), "dash": seed_dash(line.seed), "width": 1.8},
+        line={"color": run_colour(line.method, line.r), "dash": seed_dash(line.seed), "width": 1.8},
         hovertemplate=f"{line.label}<br>{hover}<extra></extra>",
     )
 
 
 def _decades(lines: list[SpectrumLine]) -> float:
-    positive = [s for line in lines for s in line.singular_values if s > 0]
+    positive = [s for line in lines for s in line.singular_values if s > _ROUNDING * max(line.singular_values)]
     return math.log10(max(positive) / min(positive))
 
 

@@ -1,11 +1,12 @@
 """Curves of a sweep under way."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import plotly.graph_objects as go
 
 from lora_lab.plots.lines import CurveLine
-from lora_lab.plots.theme import PALETTE, figure, nothing_yet, rank_colour, seed_dash
+from lora_lab.plots.theme import PALETTE, figure, legend_entries, make_room, nothing_yet, run_colour, seed_dash
 from lora_lab.specs import unique
 from lora_lab.units import percent
 
@@ -15,36 +16,41 @@ _POINTS = 150  # a curve of more is drawn through every n-th
 def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:
     """Training loss of each run; a run of many steps is drawn through about 150 of them."""
     fig = figure(x="optimizer step", y="training loss (nats)")
-    for line in lines:
+    lines = [line for line in lines if line.steps]
+    entries = legend_entries(lines)
+    make_room(fig, entries)
+    for line, entry in zip(lines, entries, strict=True):
         steps = (*line.steps[: -1 : max(1, len(line.steps) // _POINTS)], *line.steps[-1:])
-        _curve(fig, line, [e.step for e in steps], [e.loss for e in steps], "step %{x}: %{y:.3f} nats")
+        _curve(fig, line, entry, [e.step for e in steps], [e.loss for e in steps], "step %{x}: %{y:.3f} nats")
     return fig if fig.data else nothing_yet(fig, "The curves begin with the first step.")
 
 
 def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
     """Accuracy of each run on the held-out split; at step 0 every run is the frozen base, drawn as a line across."""
-    lines = list(lines)
+    lines = [line for line in lines if line.evals]
     fig = figure(x="optimizer step", y="accuracy (held-out split)")
-    for line in lines:
+    for line, entry in zip(lines, legend_entries(lines), strict=True):
         x, y = [e.step for e in line.evals], [e.accuracy for e in line.evals]
-        _curve(fig, line, x, y, "step %{x}: %{y:.1%}", markers=True)
-    bases = [line.evals[0].accuracy for line in lines if line.evals]
+        _curve(fig, line, entry, x, y, "step %{x}: %{y:.1%}", markers=True)
+    bases = [line.evals[0].accuracy for line in lines]
     if not bases:
         return nothing_yet(fig, "Accuracy is measured before the first step and a few times a run.")
     style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
-    for base in unique(bases):
-        fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position="bottom right", **style)
+    for i, base in enumerate(sorted(unique(bases))):  # a quantized base has an accuracy of its own
+        position = "top right" if i else "bottom right"
+        fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position=position, **style)
     fig.update_layout(showlegend=False)  # the loss curves beside it carry the same one
     return fig.update_yaxes(tickformat=".0%", range=[0, 1.02])
 
 
-def _curve(fig: go.Figure, line: CurveLine, x: list[int], y: list[float], hover: str, *, markers: bool = False) -> None:
-    if x:
-        fig.add_scatter(
-            x=x,
-            y=y,
-            name=line.label,
-            mode="lines+markers" if markers else "lines",
-            line={"color": rank_colour(line.r), "dash": seed_dash(line.seed), "width": 1.8},
-            hovertemplate=f"{line.label}<br>{hover}<extra></extra>",
-        )
+def _curve(
+    fig: go.Figure, line: CurveLine, entry: dict[str, Any], x: list[int], y: list[float], hover: str, *, markers: bool = False
+) -> None:
+    fig.add_scatter(
+        x=x,
+        y=y,
+        **entry,
+        mode="lines+markers" if markers else "lines",
+        line={"color": run_colour(line.method, line.r), "dash": seed_dash(line.seed), "width": 1.8},
+        hovertemplate=f"{line.label}<br>{hover}<extra></extra>",
+    )

@@ -1,6 +1,7 @@
 """A run's peak memory: the formula's, the trace's, and what the card's allocator counted."""
 
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from torch import nn
 
@@ -12,16 +13,9 @@ from lora_lab.budget.trace import trace_attached
 from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.methods import attach_method
-from lora_lab.specs import Optimizer, StepSpec
+from lora_lab.specs import Optimizer, RunSpec, StepSpec
 from lora_lab.sweeps.store import Run
 
-_OPTIMIZERS: dict[str, Optimizer] = {
-    "AdamW": "adamw",
-    "AdamW8bit": "adamw8bit",
-    "PagedAdamW8bit": "paged-adamw8bit",
-    "Adafactor": "adafactor",
-    "SGD": "sgd",
-}
 _HEAD_BYTES_A_PARAM = 16  # a trained head in fp32: PEFT's copy of it, its gradient, AdamW's two moments
 
 
@@ -47,22 +41,29 @@ def memory_of(run: Run, geometry: Geometry, *, trace: bool = False) -> RunMemory
     Args:
         run: a run of the store.
         geometry: of the bench's base.
-        trace: trace two steps as well, which takes seconds and needs the base's config.
+        trace: trace two steps as well, which takes seconds and needs the base's config; a quantized base is not traced here.
 
     Raises:
         LabError: the base is asked for, to be traced, and cannot be had.
     """
     seq = batch_tokens(run, geometry)
-    optimizer = _OPTIMIZERS.get(run.spec.optimizer)  # of others nobody reckons the states
-    known = {"batch": run.spec.batch_size, "dtype": "fp32", "quant": run.spec.quant}
-    step = StepSpec(seq=seq, optimizer=optimizer, **known) if seq and optimizer else None  # type: ignore[arg-type]
+    step = _step(run.spec, seq) if seq else None
     return RunMemory(
         formula_bytes=_formula_bytes(run, geometry, step) if step else None,
-        trace_bytes=_trace_bytes(run, geometry, step) if step and trace else None,
+        trace_bytes=_trace_bytes(run, geometry, step) if step and trace and step.quant == "none" else None,
         measured_allocated_bytes=run.metrics.get("peak_memory_bytes"),
         measured_reserved_bytes=run.metrics.get("peak_reserved_bytes"),
         is_bound=run.metrics["precision"] != "fp32",
     )
+
+
+def _step(spec: RunSpec, seq: int) -> StepSpec | None:
+    """The run's step as budgets know steps; None for an optimizer whose memory they cannot tell."""
+    known = {name.replace("-", ""): name for name in get_args(Optimizer)}
+    optimizer = known.get(spec.optimizer.lower())
+    if optimizer is None:
+        return None
+    return StepSpec(batch=spec.batch_size, seq=seq, dtype="fp32", quant=spec.quant, optimizer=cast(Optimizer, optimizer))
 
 
 def batch_tokens(run: Run, geometry: Geometry) -> int | None:

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from lora_lab.specs import RunSpec, unique
+from lora_lab.specs import LORA_KIN, METHODS, RunSpec, unique
 from lora_lab.sweeps.progress import RunProgress
+
+_NO_R = 0  # the column of a method without r
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +22,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class RankTable:
-    """One row a choice of everything but rank and seed, one column a rank; a cell that was not measured is None.
+    """One row a choice of everything but r and seed, one column an r; a cell that was not measured is None.
 
-    A row's spec is that of its runs at r = 1, seed 0. Where alpha was a fixed multiple of the rank, so is the row's
-    (`alpha_by_rank`), and runs of different rank stand in one row.
+    A method without r has a row of one cell. A row's spec is that of its runs at r = 1, seed 0. Where alpha was a fixed multiple
+    of the rank, so is the row's (`alpha_by_rank`), and runs of different rank stand in one row.
     """
 
     ranks: tuple[int, ...]
@@ -39,16 +41,18 @@ def rank_table(runs: Iterable[RunProgress]) -> RankTable:
     groups: dict[tuple[RunSpec, int], list[float]] = defaultdict(list)
     for run in runs:
         if run.done and run.done.status == "finished" and run.score:
-            groups[_row_of(run.spec, by_rank), run.spec.tuning.r].append(run.score.accuracy)
-    ranks = unique(sorted(run.spec.tuning.r for run in runs))
+            r = run.spec.tuning.r if has_r(run.spec) else _NO_R
+            groups[_row_of(run.spec, by_rank), r].append(run.score.accuracy)
+    ranks = unique(sorted(run.spec.tuning.r for run in runs if has_r(run.spec)))
     specs = unique(_row_of(run.spec, by_rank) for run in runs)
-    rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in ranks)) for spec in specs)
+    columns = {spec: ranks if has_r(spec) else (_NO_R,) for spec in specs}
+    rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in columns[spec])) for spec in specs)
     return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
 
 
-def best_accuracy(runs: Iterable[RunProgress]) -> float | None:
-    """The highest accuracy that any of the runs has reached on the held-out split."""
-    return max((run.score.accuracy for run in runs if run.score), default=None)
+def best_run(runs: Iterable[RunProgress]) -> RunProgress | None:
+    """The first of the runs with the highest accuracy on the held-out split; None where none has been scored."""
+    return max((run for run in runs if run.score), key=lambda run: run.score.accuracy if run.score else 0.0, default=None)
 
 
 def base_name(runs: Iterable[RunProgress]) -> str:
@@ -56,13 +60,24 @@ def base_name(runs: Iterable[RunProgress]) -> str:
     return "frozen base under an untrained head" if any(run.start and run.start.head_params for run in runs) else "frozen base"
 
 
+def has_r(spec: RunSpec) -> bool:
+    """Whether r means something to the run's method."""
+    return bool(METHODS[spec.tuning.method].r_is)
+
+
+def has_alpha(spec: RunSpec) -> bool:
+    """Whether lora_alpha means something to the run's method."""
+    return spec.tuning.method in LORA_KIN and spec.tuning.method != "vera"
+
+
 def _alpha_follows_rank(specs: list[RunSpec]) -> bool:
+    specs = [spec for spec in specs if has_alpha(spec)]
     ratios = {spec.tuning.lora_alpha / spec.tuning.r for spec in specs}
     return len(ratios) == 1 and len({spec.tuning.lora_alpha for spec in specs}) > 1
 
 
 def _row_of(spec: RunSpec, by_rank: bool) -> RunSpec:
-    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank else spec.tuning.lora_alpha
+    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank and has_alpha(spec) else spec.tuning.lora_alpha
     return replace(spec, seed=0, tuning=replace(spec.tuning, r=1, lora_alpha=alpha))
 
 

@@ -4,7 +4,7 @@ from lora_lab.training.devices import pick_device, threads_for
 from lora_lab.training.evaluation import Score, evaluate
 from lora_lab.training.gradients import chain_rule, first_gradients, gradient_norms
 from lora_lab.training.loop import train_events
-from lora_lab.training.planning import plan_run
+from lora_lab.training.planning import methods_for, plan_run
 from lora_lab.training.reach import reach
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "evaluate",
     "first_gradients",
     "gradient_norms",
+    "methods_for",
     "pick_device",
     "plan_run",
     "reach",

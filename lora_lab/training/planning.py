@@ -56,6 +56,25 @@ def plan_run(bench: Bench, tuning: MethodSpec | LoraConfig, *, geometry: Geometr
     )
 
 
+def methods_for(bench: Bench, *, geometry: Geometry | None = None) -> dict[str, str]:
+    """Every method with the sentence why the bench's base cannot take it, empty where it can.
+
+    Each is asked with its own targets and values: other ones may be refused all the same.
+    """
+    bench.prepare()
+    geometry = geometry or bench.geometry()
+    return {method: _refusal(bench, geometry, MethodSpec(method=method)) for method in METHODS}
+
+
+def _refusal(bench: Bench, geometry: Geometry, tuning: MethodSpec) -> str:
+    try:
+        refuse_unfit(_on_meta(bench), geometry, replace(tuning, target_modules=_resolved(bench, geometry, tuning)))
+        _quant(tuning, None)
+    except SpecError as err:
+        return str(err)
+    return ""
+
+
 @lru_cache(maxsize=4)
 def _on_meta(bench: Bench) -> nn.Module:
     """The bench's model without weights, to ask it what it takes; nothing is attached to this one."""

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lora_lab.analysis.records import ChainRule
 from lora_lab.geometry import Geometry, Matrix
-from lora_lab.plots import PALETTE, row_label
-from lora_lab.roles import ROLES, stack_of
+from lora_lab.inference import MergeReport
+from lora_lab.plots import PALETTE, merge_way, r_meaning, row_label, run_colour, small_share
+from lora_lab.roles import ROLES, label_of, stack_of
+from lora_lab.specs import RunSpec
 from lora_lab.sweeps.jobs import Job
-from lora_lab.sweeps.summary import Cell, RankTable
+from lora_lab.sweeps.summary import Cell, RankTable, has_r
 from lora_lab.units import percent, seconds
 
 PICK_JS = """
@@ -108,15 +111,25 @@ def _norm_cell(name: str | None, norms: dict[str, float], most: float, picked: s
 
 
 def rank_table(table: RankTable) -> str:
-    """Mean accuracy ± sd over seeds, a row a configuration, a column a rank; the gap where nothing was measured."""
+    """Mean accuracy ± sd over seeds, a row a configuration, a column a rank; the gap where nothing was measured.
+
+    A method without rank has one cell over all columns.
+    """
     if not any(cell for _, cells in table.rows for cell in cells):
         return '<div class="lab-s">The first run that ends is the first cell of this table.</div>'
-    head = "".join(f"<th>r {r}</th>" for r in table.ranks)
-    body = ""
-    for spec, cells in table.rows:
-        label = escape(row_label(spec, alpha_by_rank=table.alpha_by_rank))
-        body += f"<tr><td>{label}</td>{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
-    return f'<table class="lab-table" id="rank-table"><tr><th>adapter</th>{head}</tr>{body}</table>'
+    head = "".join(f"<th>r {r}</th>" for r in table.ranks) or "<th>no rank</th>"
+    body = "".join(_rank_row(spec, cells, table) for spec, cells in table.rows)
+    return f'<div class="lab-wide"><table class="lab-table" id="rank-table"><tr><th>adapter</th>{head}</tr>{body}</table></div>'
+
+
+def _rank_row(spec: RunSpec, cells: Sequence[Cell | None], table: RankTable) -> str:
+    name, *details = [*row_label(spec, alpha_by_rank=table.alpha_by_rank).split(" · "), *filter(None, [r_meaning(spec)])]
+    swatch = f'<i class="lab-swatch" style="background:{run_colour(spec.tuning.method, 8)}"></i>'
+    label = f"<td>{swatch}<b>{escape(name)}</b> <small>{escape(' · '.join(details))}</small></td>"
+    if has_r(spec):
+        return f"<tr>{label}{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
+    no_rank = "<small>without a rank:</small> " if table.ranks else ""
+    return f'<tr>{label}<td class="wide" colspan="{max(len(table.ranks), 1)}">{no_rank}{_cell_text(cells[0])}</td></tr>'
 
 
 def _cell_text(cell: Cell | None) -> str:
@@ -127,17 +140,69 @@ def _cell_text(cell: Cell | None) -> str:
 
 
 def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
-    """A row a run, the last cell a link to look inside."""
-    titles = ("run", "r", "α", "targets", "lr", "seed", "trainable", "peak memory", "accuracy", "loss (nats)", "status", "")
+    """A row a run, its id a link to look inside where there is one."""
+    titles = (
+        "run",
+        "method",
+        "r",
+        "α",
+        "targets",
+        "lr",
+        "seed",
+        "trainable",
+        "peak memory",
+        "accuracy",
+        "loss (nats)",
+        "status",
+        "",
+    )
     head = "".join(f"<th>{title}</th>" for title in titles)
     body = ""
     for row, link in zip(rows, links, strict=True):
-        cells = "".join(f"<td>{escape(text)}</td>" for text in row)
-        opened = f'<a class="lab-link" href="{link}">look inside</a>' if link else ""
-        body += f"<tr>{cells}<td>{opened}</td></tr>"
+        name, *rest = (escape(text) for text in row)
+        opened = f'<a class="lab-link" href="{link}" title="look inside">{name}</a>' if link else name
+        body += f"<tr><td>{opened}</td>{''.join(f'<td>{text}</td>' for text in rest)}</tr>"
     if not body:
         return '<div class="lab-s">No run is kept yet: press Start.</div>'
     return f'<div class="lab-scroll"><table class="lab-table" id="runs-table"><tr>{head}</tr>{body}</table></div>'
+
+
+def chain_rule_table(states: Sequence[tuple[str, ChainRule]]) -> str:
+    """Both products with their shapes and what autograd measured, a column a state of the same run."""
+    if not states:
+        return ""
+    one = states[0][1]
+    a, b, g = (f'<b style="color:{PALETTE[side]}">{name}</b>' for side, name in (("A", "A"), ("B", "B"), ("W0", "G")))
+    shapes = {"out r": f"{one.d_out} × {one.r}", "r in": f"{one.r} × {one.d_in}", "out in": f"{one.d_out} × {one.d_in}"}
+    small = {key: f"<small>({text})</small>" for key, text in shapes.items()}
+    turned = f"<small>({one.d_in} × {one.r})</small>", f"<small>({one.r} × {one.d_out})</small>"
+    rows = (
+        (f"{g} = ∂L/∂W {small['out in']}", [record.grad_norm_w for _, record in states]),
+        (f"∂L/∂{b} {small['out r']} = s · {g} {small['out in']} · {a}ᵀ {turned[0]}", [r.grad_norm_b for _, r in states]),
+        (f"∂L/∂{a} {small['r in']} = s · {b}ᵀ {turned[1]} · {g} {small['out in']}", [r.grad_norm_a for _, r in states]),
+    )
+    head = "".join(f"<th>norm {escape(when)}</th>" for when, _ in states)
+    body = "".join(f"<tr><td>{rule}</td>{''.join(f'<td>{norm:.3g}</td>' for norm in norms)}</tr>" for rule, norms in rows)
+    title = f"{escape(label_of(one.name))}, s = {one.scaling:g}"
+    table = f'<table class="lab-table lab-rule" id="rule-table"><tr><th>{title}</th>{head}</tr>{body}</table>'
+    return f'<div class="lab-wide">{table}</div>'
+
+
+def merge_table(report: MergeReport) -> str:
+    """Accuracy and how far the logits are from those of the run as it was trained, a row a way to merge."""
+    rows = [("as trained", "", percent(report.accuracy))]
+    rows += [(merge_way(way), small_share(way.difference) or "not to be had", _accuracy(way.score)) for way in report.ways]
+    if report.unquantized:
+        rows.append(
+            ("on the base before it was quantized", small_share(report.unquantized.difference), _accuracy(report.unquantized.score))
+        )
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    head = f"<tr><th></th><th>logits differ by</th><th>accuracy on {report.rows}</th></tr>"
+    return f'<div class="lab-wide"><table class="lab-table" id="merge-table">{head}{body}</table></div>'
+
+
+def _accuracy(score: float | None) -> str:
+    return "" if score is None else percent(score)
 
 
 def job_status(job: Job | None) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lora_lab.adapters import Adapter
 from lora_lab.benches import Bench
 from lora_lab.geometry import Geometry
 from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
 
 _KEPT_JOBS = 50
+_KEPT_ADAPTERS = 6
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Lab:
     device: str | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
     _turn: threading.Semaphore = field(default_factory=threading.Semaphore)  # one sweep trains at a time, others wait
+    _adapters: dict[tuple[str, str, int], Adapter] = field(default_factory=dict)
     _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)
 
     @classmethod
@@ -53,6 +56,15 @@ class Lab:
         if key not in self._geometries:
             self._geometries[key] = bench.geometry()
         return self._geometries[key]
+
+    def adapter(self, run: Run) -> Adapter:
+        """The run's ΔW, read once: of what was trained in place it takes a spectrum a matrix."""
+        key = (run.run_id, run.metrics["status"], run.metrics["step"])
+        if key not in self._adapters:
+            for old in list(self._adapters)[: -_KEPT_ADAPTERS + 1]:
+                self._adapters.pop(old, None)
+            self._adapters[key] = run.adapter()
+        return self._adapters[key]
 
     def visible_runs(self, job_name: str) -> list[Run]:
         """The runs that this visitor may look at, newest first."""

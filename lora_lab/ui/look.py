@@ -1,6 +1,7 @@
 """Look: what one run's ΔW is made of, and how it relates to another's."""
 
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -10,13 +11,27 @@ from lora_lab.adapters import Adapter
 from lora_lab.analysis.records import Overlap, Spectrum
 from lora_lab.analysis.spectra import spectrum as spectra_of
 from lora_lab.analysis.subspaces import overlap_of
+from lora_lab.errors import MergeError
 from lora_lab.geometry import Matrix
-from lora_lab.plots import energy, labels_of, overlap, overlap_caption, spectrum, spectrum_caption, spectrum_lines
+from lora_lab.inference import merge_report
+from lora_lab.plots import (
+    energy,
+    labels_of,
+    merge_caption,
+    method_label,
+    overlap,
+    overlap_caption,
+    spectrum,
+    spectrum_caption,
+    spectrum_lines,
+)
 from lora_lab.roles import label_of, layer_of, role_of
+from lora_lab.specs import METHODS, MOVING_INITS, PLAIN_LORA
 from lora_lab.sweeps import Run
+from lora_lab.sweeps.summary import has_alpha
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors
-from lora_lab.ui.place import Place
+from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import Selection
 from lora_lab.units import count, percent
 
@@ -40,7 +55,7 @@ class LookView(Place):
 
     def _build_answers(self) -> None:
         self.title = gr.HTML(elem_id="title")
-        with gr.Row(elem_classes="lab-cards"):
+        with gr.Row(elem_classes="lab-cards", elem_id="shape") as self.shape:
             with gr.Column(elem_classes="lab-card"):
                 gr.HTML(html.question("How many directions does it use?", "singular values of ΔW; the dotted line is the rank"))
                 self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="look-spectrum")
@@ -48,7 +63,7 @@ class LookView(Place):
                 gr.HTML(html.question("How few would do?", "share of ‖ΔW‖² that the strongest directions keep"))
                 self.energy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="energy")
         self.spectrum_says = gr.HTML(elem_id="spectrum-says")
-        with gr.Column(elem_classes="lab-card"):
+        with gr.Column(elem_classes="lab-card", elem_id="same") as self.same:
             gr.HTML(
                 html.question(
                     "Do they find the same directions?",
@@ -57,16 +72,28 @@ class LookView(Place):
             )
             self.overlap = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="overlap")
             self.overlap_says = gr.HTML(elem_id="overlap-says")
+        with gr.Column(elem_classes="lab-card", elem_id="merge-card"):
+            gr.HTML(
+                html.question(
+                    "What does merging cost?", "run 1, its adapter put into the base's weights; at most 256 held-out examples"
+                )
+            )
+            with gr.Row(elem_classes="lab-ask"):
+                self.merge = gr.Button("Measure it", elem_classes="lab-stop", elem_id="merge", min_width=130, scale=0)
+            self.merged = gr.HTML(elem_id="merged")
 
     def _wire(self, page: gr.Blocks) -> None:
         controls = [self.run, self.against, self.of, self.side]
         answers = [self.selection, self.header, *controls, self.facts, self.map, self.title]
+        answers += [self.shape, self.same, self.merged]
         answers += [self.spectrum, self.energy, self.spectrum_says, self.overlap, self.overlap_says]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(self.restore, None, answers, **quiet)
         for control in controls:
             control.input(self.choose, [self.selection, *controls], answers, trigger_mode="always_last", **quiet)
         self.map.click(self.pick_matrix, self.selection, answers, **quiet)
+        measured = {"concurrency_limit": 1, "concurrency_id": MEASURES, "show_progress": "minimal", "api_name": "merge"}
+        self.merge.click(self.measure_merge, self.selection, self.merged, **measured)
 
     # Handlers.
 
@@ -93,42 +120,81 @@ class LookView(Place):
             return self._nothing(selection)
         run = _pick(runs, selection.run) or runs[0]
         against = _pick(runs, selection.against) or min(runs, key=lambda other: _distance(other, run))
-        first, second = run.adapter(), against.adapter()
-        matrix = selection.matrix if selection.matrix in first else list(first)[-1]
-        selection = replace(selection, run=run.run_id, against=against.run_id, matrix=matrix)
+        first, second = self.lab.adapter(run), self.lab.adapter(against)
+        matrix = selection.matrix if selection.matrix in first else next(reversed(list(first)), "")
+        has_a = _trains_a(run) and _trains_a(against)
+        of = selection.of if has_a else "delta"
+        selection = replace(selection, run=run.run_id, against=against.run_id, matrix=matrix or selection.matrix, of=of)
         labels = dict(zip((r.run_id for r in runs), labels_of([r.spec for r in runs]), strict=True))
         return [
             selection,
             self.header_of(selection),
             gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=run.run_id),
             gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=against.run_id),
-            selection.of,
-            gr.Radio(value=selection.side, interactive=selection.of == "delta"),
+            gr.Radio(value=of, interactive=has_a),
+            gr.Radio(value=selection.side, interactive=of == "delta"),
             _facts(run),
-            _map(first, matrix),
-            f'<div class="lab-q">{label_of(matrix)} <span class="lab-s">{matrix}</span></div>',
-            *_spectra(run, against, first, second, matrix),
-            *_overlap(run, against, first, second, matrix, selection),
+            *_answers(run, against, first, second, selection),
         ]
 
+    @user_errors
+    def measure_merge(self, selection: Selection) -> str:
+        """Merge run 1 in each way and measure what that changes."""
+        run = _pick(self.lab.visible_runs(selection.job), selection.run)
+        if run is None:
+            return html.say("There is no run to merge.")
+        try:
+            report = _merged(run.spec, run.adapter_dir) if run.is_complete else merge_report(run.spec, run.adapter_dir)
+        except MergeError as err:
+            return html.say(str(err))
+        return html.merge_table(report) + html.say(merge_caption(report))
+
     def _nothing(self, selection: Selection) -> list[Any]:
-        empty = spectrum([])
         says = html.say("There is no run to look at. Train one first: the Train page takes seconds on the digits.")
         none = gr.Dropdown(choices=[], value=None)
         header = self.header_of(selection)
-        return [selection, header, none, none, "delta", "in", says, "", "", empty, empty, "", empty, ""]
+        hidden = gr.Row(visible=False), gr.Column(visible=False)
+        return [selection, header, none, none, "delta", "in", says, "", "", *hidden, "", gr.skip(), gr.skip(), "", gr.skip(), ""]
 
 
 def _pick(runs: list[Run], run_id: str) -> Run | None:
     return next((run for run in runs if run.run_id == run_id), None)
 
 
+def _answers(run: Run, against: Run, first: Adapter, second: Adapter, selection: Selection) -> list[Any]:
+    """The map, the title and the cards; of a run that changes no matrix the sentence that says so, and no plot."""
+    matrix = selection.matrix
+    if not first:
+        hidden = gr.Row(visible=False), gr.Column(visible=False)
+        says = html.say(" ".join(first.warnings) or "This run changes no matrix.")
+        return ["", says, *hidden, "", gr.skip(), gr.skip(), "", gr.skip(), ""]
+    warned = html.say(" ".join(first.warnings))
+    title = f'<div class="lab-q">{label_of(matrix)} <span class="lab-s">{matrix}</span></div>{warned}'
+    cards = gr.Row(visible=True), gr.Column(visible=True)
+    spectra = _spectra(run, against, first, second, matrix)
+    return [_map(first, matrix), title, *cards, "", *spectra, *_overlap(run, against, first, second, matrix, selection)]
+
+
+_merged = lru_cache(maxsize=32)(merge_report)
+
+
+def _trains_a(run: Run) -> bool:
+    """Whether the A of the run's ΔW is the one that was trained, from a start of its own."""
+    return run.spec.tuning.method in PLAIN_LORA and run.spec.tuning.init_lora_weights not in MOVING_INITS
+
+
+def _changes_matrices(run: Run) -> bool:
+    return METHODS[run.spec.tuning.method].has_targets or run.spec.tuning.method in ("full", "partial")
+
+
 def _distance(other: Run, run: Run) -> tuple[bool, ...]:
-    """The best first comparison is least: the same base, another run, the same targets, the same r with another seed."""
+    """The best first comparison is least: the same base, another run, the same method and targets, the same r with another seed."""
     return (
         other.spec.base_sha256 != run.spec.base_sha256,
         other.run_id == run.run_id,
+        _changes_matrices(other) != _changes_matrices(run),
         other.spec.bench != run.spec.bench,
+        other.spec.tuning.method != run.spec.tuning.method,
         other.spec.tuning.target_modules != run.spec.tuning.target_modules,
         other.spec.tuning.r != run.spec.tuning.r,
         replace(other.spec, seed=run.spec.seed) != run.spec,
@@ -138,10 +204,13 @@ def _distance(other: Run, run: Run) -> tuple[bool, ...]:
 def _facts(run: Run) -> str:
     m, lora = run.metrics, run.spec.tuning
     accuracy = "not measured at the end" if m["accuracy"] is None else percent(m["accuracy"])
+    meaning = METHODS[lora.method].r_is
     said = (
         escape(run.spec.bench),
-        f"r <b>{lora.r}</b>",
-        f"α <b>{lora.lora_alpha:g}</b>",
+        f"<b>{escape(method_label(run.spec))}</b>",
+        *([f"{'r' if meaning == 'rank' else meaning} <b>{lora.r}</b>"] if meaning else []),
+        *([f"α <b>{lora.lora_alpha:g}</b>"] if has_alpha(run.spec) else []),
+        *([escape(run.spec.optimizer)] if run.spec.optimizer != "AdamW" else []),
         f"seed <b>{run.spec.seed}</b>",
         f"{m['step']} of {run.spec.steps} steps, {m['status']}",
         f"accuracy <b>{accuracy}</b>, frozen base {percent(m['base_accuracy'])}",
@@ -166,11 +235,12 @@ def _spectra(run: Run, against: Run, first: Adapter, second: Adapter, matrix: st
 
 def _overlap(run: Run, against: Run, first: Adapter, second: Adapter, matrix: str, selection: Selection) -> list[Any]:
     if matrix not in second or first[matrix].shape != second[matrix].shape:
+        says = f"Run 2 does not adapt {label_of(matrix)}, or its base has other shapes: nothing to compare."
         return [
-            spectrum([]),
-            html.say(f"Run 2 does not adapt {label_of(matrix)}, or its base has other shapes: nothing to compare."),
+            gr.Plot(visible=False),
+            html.say(" ".join(["Run 2:", *second.warnings]) if not second and second.warnings else says),
         ]
     record: Overlap = overlap_of(matrix, first[matrix], second[matrix], of=selection.of, side=selection.side)  # type: ignore[arg-type]
     names = ["run 1", "run 2"] if run.run_id == against.run_id else labels_of([run.spec, against.spec])
     plot = overlap(record, first=names[0], second=names[1])
-    return [plot, html.say(overlap_caption(record, first=names[0], second=names[1]))]
+    return [gr.Plot(value=plot, visible=True), html.say(overlap_caption(record, first=names[0], second=names[1]))]

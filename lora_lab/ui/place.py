@@ -9,6 +9,8 @@ from lora_lab.ui.device import device_name
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
 
+MEASURES = "measures"  # the queue of what computes for seconds in this process: one at a time, whoever asks
+
 
 class Place:
     """Controls on the left, answers on the right. The visitor's choices are one Selection in a gr.State.

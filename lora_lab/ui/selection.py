@@ -19,12 +19,18 @@ class Selection:
     data: str = ""
     text_column: str = "text"
     label_column: str = "label"
+    methods: tuple[str, ...] = ("lora",)
     r: tuple[int, ...] = (1, 2, 4, 8)
     alpha: str = "16"
     targets: tuple[str, ...] = ("q", "v")
     seeds: tuple[int, ...] = (0, 1)
     lr: float | None = None
     steps: int | None = None
+    init: tuple[str, ...] = ("default",)
+    base_quant: str = ""
+    optim: str = "AdamW"
+    dropout: float = 0.0
+    tokens: int = 8
     job: str = ""
     run: str = ""
     against: str = ""
@@ -91,6 +97,8 @@ def _parse(default: object, name: str, text: str) -> Any:
         return tuple(kind(part) for part in text.split(",") if part)
     if isinstance(default, int):
         return int(text)
+    if isinstance(default, float):
+        return float(text)
     if default is None:
         return int(text) if name == "steps" else float(text)
     return text

@@ -1,25 +1,59 @@
 """Train: choose a grid, see what it costs, start it, watch it learn."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from typing import Any
 
 import gradio as gr
 
+from lora_lab.analysis.records import Reach
 from lora_lab.benches import BENCH_NAMES, Bench, find_bench
-from lora_lab.budget import head_params, lora_params
-from lora_lab.errors import LabError, SpecError
-from lora_lab.geometry import Geometry
-from lora_lab.plots import accuracy_curves, curve_lines, learning_caption, loss_curves, row_label, spectrum, spectrum_lines
+from lora_lab.benches.digits import VARIANTS
+from lora_lab.errors import LabError
+from lora_lab.geometry import Geometry, Matrix
+from lora_lab.inference import chain_rule_of
+from lora_lab.plots import (
+    GradientLine,
+    accuracy_curves,
+    curve_lines,
+    gradient_caption,
+    gradient_flow,
+    labels_of,
+    learning_caption,
+    loss_curves,
+    method_label,
+    reach_caption,
+    reach_curve,
+    row_label,
+    rule_caption,
+    spectrum,
+    spectrum_lines,
+)
 from lora_lab.roles import label_of
-from lora_lab.specs import RunSpec, SweepSpec, unique
+from lora_lab.specs import LORA_KIN, METHODS, RunSpec, unique
 from lora_lab.sweeps import Job, Run, RunMemory, RunProgress, expand, memory_of
 from lora_lab.sweeps.limits import check_public
-from lora_lab.sweeps.summary import base_name, best_accuracy, rank_table
+from lora_lab.sweeps.summary import base_name, best_run, has_alpha, has_r, rank_table
+from lora_lab.training import methods_for, reach
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors, user_errors_streaming
-from lora_lab.ui.place import Place
+from lora_lab.ui.grid import (
+    OPTIMIZERS,
+    QUANTS,
+    STARTS,
+    costs,
+    drawn_targets,
+    grid_of,
+    offered,
+    plan_sentence,
+    rate_hint,
+    targets_note,
+    uses,
+)
+from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.ui.zero import runs_inline, zero_events
 from lora_lab.units import count, gigabytes, percent
@@ -27,6 +61,7 @@ from lora_lab.units import count, gigabytes, percent
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SEEDS = (0, 1, 2, 3)
 _TICK_S = 0.6
+_FIRST_STEPS = 60  # of the gradients' curves: where A catches up with B
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 
 
@@ -47,6 +82,8 @@ class TrainView(Place):
             with gr.Row():
                 self.text_column = gr.Textbox("text", label="Text column", min_width=80)
                 self.label_column = gr.Textbox("label", label="Label column", min_width=80)
+        labels = [(info.label, name) for name, info in METHODS.items()]
+        self.methods = gr.Dropdown(labels, value=["lora"], multiselect=True, label="Methods", elem_id="methods")
         self.ranks = gr.CheckboxGroup(list(RANKS), value=[1, 2, 4, 8], label="Ranks r", elem_classes="lab-chips", elem_id="ranks")
         self.alpha = gr.Radio(list(ALPHAS), value="16", label="Scaling numerator α", elem_classes="lab-chips", elem_id="alpha")
         self.targets_title = gr.HTML()
@@ -54,63 +91,117 @@ class TrainView(Place):
         self.counts = gr.HTML(elem_id="counts")
         self.seeds = gr.CheckboxGroup(list(SEEDS), value=[0, 1], label="Seeds", elem_classes="lab-chips", elem_id="seeds")
         with gr.Row():
-            self.lr = gr.Number(0.005, label="Learning rate", minimum=0, min_width=120, elem_id="lr")
+            self.lr = gr.Number(None, label="Learning rate", placeholder="0.005", minimum=0, min_width=120, elem_id="lr")
             self.steps = gr.Number(200, label="Steps", precision=0, minimum=0, min_width=120, elem_id="steps")
+        self._build_more()
         self.plan = gr.HTML(elem_id="plan")
         with gr.Row():
             self.start = gr.Button("Start", variant="primary", elem_classes="lab-go", elem_id="start", min_width=100)
             self.stop = gr.Button("Stop", elem_classes="lab-stop", elem_id="stop", min_width=100, interactive=False)
         self.status = gr.HTML(elem_id="status")
 
+    def _build_more(self) -> None:
+        chips = {"elem_classes": "lab-chips"}
+        starts, quants = ([(label, value) for value, label in named.items()] for named in (STARTS, QUANTS))
+        with gr.Accordion("More", open=False, elem_id="more", elem_classes="lab-more"):
+            self.init = gr.CheckboxGroup(starts, value=["default"], label="Start values of A and B", elem_id="init", **chips)
+            self.quant = gr.Radio(quants, value="", label="Base kept in", elem_id="base-quant", **chips)
+            self.optim = gr.Dropdown(
+                list(OPTIMIZERS), value="AdamW", label="Optimizer", allow_custom_value=True, elem_id="optim", filterable=True
+            )
+            with gr.Row():
+                self.dropout = gr.Number(0, label="Dropout", minimum=0, maximum=1, step=0.05, min_width=120, elem_id="dropout")
+                self.tokens = gr.Number(
+                    8, label="Virtual tokens", precision=0, minimum=1, min_width=120, elem_id="tokens", visible=False
+                )
+
     def _build_answers(self) -> None:
         self.seen, self.timer = gr.State(""), gr.Timer(_TICK_S, active=False)
         with gr.Row(elem_classes="lab-cards"):
             with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("Does the loss fall?", "on the examples it trains on; a shade a rank, a dash a seed"))
+                gr.HTML(
+                    html.question(
+                        "Does the loss fall?", "on the examples it trains on; a hue a method, a shade a rank, a dash a seed"
+                    )
+                )
                 self.loss = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="loss")
             with gr.Column(elem_classes="lab-card"):
                 gr.HTML(html.question("Does it generalise?", "accuracy on examples that it never trains on"))
                 self.accuracy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="accuracy")
         self.learned = gr.HTML(elem_id="learned")
         with gr.Column(elem_classes="lab-card"):
-            subtitle = "singular values of one matrix as they are now; the dotted lines are the ranks"
-            gr.HTML(html.question("What shape does ΔW take?", subtitle))
-            self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
-            self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
+            gr.HTML(html.question("How much rank is enough?", "held-out accuracy, mean ± sd over the seeds (how many)"))
+            self.ranking = gr.HTML()
+        with gr.Row(elem_classes="lab-cards"):
+            with gr.Column(elem_classes="lab-card"):
+                subtitle = "singular values of one matrix as they are now; the dotted lines are the ranks"
+                gr.HTML(html.question("What shape does ΔW take?", subtitle))
+                self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
+                self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
+            with gr.Column(elem_classes="lab-card"):
+                subtitle = "LoRA starts with B = 0: at the first step nothing reaches A; the other runs stand behind, pale"
+                gr.HTML(html.question("How do gradients flow?", subtitle))
+                self.flowing = gr.Dropdown([], label="Run", show_label=False, elem_id="flowing", container=False)
+                self.flow = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="flow")
+                self.flow_says = gr.HTML(elem_id="flow-says")
+        with gr.Column(elem_classes="lab-card", elem_id="rule-card", visible=False) as self.rule_card:
+            subtitle = "W = W0 + s·B·A and G = ∂L/∂W; Frobenius norms on the run's own first batch"
+            gr.HTML(html.question("What does the chain rule say?", subtitle))
+            self.rule = gr.HTML(elem_id="rule")
+        with gr.Column(elem_classes="lab-card", elem_id="reach-card") as self.reach_card:
+            subtitle = (
+                "a known full-rank change of one matrix of the digits base, fitted by LoRA of growing rank; it takes some seconds"
+            )
+            gr.HTML(html.question("What can rank r reach?", subtitle))
+            with gr.Row(elem_classes="lab-ask"):
+                square, wide = _square_and_rectangle()
+                offered = [(_shape_label(m), m.name) for m in (square, wide)]
+                self.reached = gr.Radio(
+                    offered, value=square.name, show_label=False, elem_classes="lab-chips", elem_id="reach-matrix", scale=4
+                )
+                self.measure = gr.Button("Measure it", elem_classes="lab-stop", elem_id="reach", min_width=130, scale=0)
+            self.reach_plot = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="reach-plot", visible=False)
+            self.reach_says = gr.HTML(elem_id="reach-says")
         with gr.Column(elem_classes="lab-card"):
             gr.HTML(
                 html.question(
-                    "How much rank is enough?",
-                    "held-out accuracy, mean ± sd over the seeds (how many)",
+                    "Which runs are there?",
+                    "each that ended is kept in the runs folder, as PEFT saves it where PEFT has it; click one to look inside",
                 )
             )
-            self.ranking = gr.HTML()
-        with gr.Column(elem_classes="lab-card"):
-            gr.HTML(html.question("Which runs are there?", "each that ended is a PEFT adapter in the runs folder"))
             self.table = gr.HTML()
 
     def _wire(self, page: gr.Blocks) -> None:
         texts = [self.base, self.data, self.text_column, self.label_column]
-        choices = [self.ranks, self.alpha, self.seeds, self.lr, self.steps]
+        rarer = [self.init, self.quant, self.optim, self.dropout, self.tokens]
+        choices = [self.methods, self.ranks, self.alpha, self.seeds, self.lr, self.steps, *rarer]
         controls = [self.bench, *texts, *choices]
-        costs = [self.selection, self.header, self.about, self.own, self.targets_title, self.block, self.counts, self.plan]
+        told = [self.selection, self.header, self.about, self.own, self.targets_title, self.block, self.counts, self.plan]
+        told += [self.methods, self.ranks, self.alpha, self.lr, self.init, self.dropout, self.tokens, self.reach_card]
         live = [self.status, self.loss, self.accuracy, self.learned, self.matrix, self.spectrum, self.ranking, self.table]
-        live += [self.plan, self.start, self.stop, self.timer, self.seen]
+        flow = [self.flowing, self.flow, self.flow_says, self.rule_card, self.rule]
+        live += [*flow, self.plan, self.start, self.stop, self.timer, self.seen]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         restored = page.load(self.restore, None, [self.selection, *controls], **quiet)
-        shown = restored.then(self.show_costs, self.selection, costs, **quiet)
+        shown = restored.then(self.show_costs, self.selection, told, **quiet)
         shown.then(self.watch, [self.selection, self.seen], live, **quiet)
 
-        benched = [self.selection, self.lr, self.steps]
+        benched = [self.selection, self.lr, self.steps, self.reach_plot, self.reach_says]
         chosen = self.bench.input(self.choose_bench, [self.bench, self.selection], benched, **quiet)
-        chosen.then(self.show_costs, self.selection, costs, **quiet).then(self.watch, [self.selection, self.seen], live, **quiet)
+        chosen.then(self.show_costs, self.selection, told, **quiet).then(self.watch, [self.selection, self.seen], live, **quiet)
         named = [self.base.submit, self.base.blur, self.data.upload, self.data.clear, self.text_column.blur, self.label_column.blur]
         for event in [*named, *(choice.input for choice in choices)]:
-            event(self.choose, [self.selection, *controls], costs, trigger_mode="always_last", **quiet)
-        self.block.click(self.pick_target, self.selection, costs, **quiet)
-        spectral = [self.selection, self.header, self.spectrum]
+            event(self.choose, [self.selection, *controls], told, trigger_mode="always_last", **quiet)
+        self.block.click(self.pick_target, self.selection, told, **quiet)
+        spectral = [self.selection, self.header, self.spectrum, *flow]
         self.matrix.input(self.choose_matrix, [self.matrix, self.selection], spectral, **quiet)
+        self.flowing.input(
+            self.choose_flow, [self.flowing, self.matrix, self.selection], [self.selection, self.header, *flow], **quiet
+        )
+        drawn = [self.reach_plot, self.reach_says]
+        measured = {"concurrency_limit": 1, "concurrency_id": MEASURES, "show_progress": "minimal", "api_name": "reach"}
+        self.measure.click(self.measure_reach, [self.selection, self.reached], drawn, **measured)
 
         begun = [self.selection, self.header, self.timer, self.stop, self.start]
         started = self.start.click(self.begin, self.selection, begun, api_name="start", show_progress="hidden")
@@ -126,26 +217,26 @@ class TrainView(Place):
         selection = replace(selection, job=selection.job or self.lab.current_job())
         try:
             defaults = find_bench(selection.bench_name, selection.data_spec).defaults
-            lr = selection.lr or defaults.learning_rate
             steps = defaults.steps if selection.steps is None else selection.steps
         except LabError:
-            lr, steps = 1e-3, 200
+            steps = 200
         values = [selection.bench, selection.base, selection.data or None, selection.text_column, selection.label_column]
-        return [selection, *values, list(selection.r), selection.alpha, list(selection.seeds), lr, steps]
+        grid = [list(selection.methods), list(selection.r), selection.alpha, list(selection.seeds), selection.lr, steps]
+        rarer = [list(selection.init), selection.base_quant, selection.optim, selection.dropout, selection.tokens]
+        return [selection, *values, *grid, *rarer]
 
     def choose_bench(self, bench: str, selection: Selection) -> list[Any]:
         """Another bench brings its own learning rate and steps."""
         job = self.lab.jobs.get(selection.job)
         kept = selection.job if job and not job.ended else ""  # a sweep under way stays in sight, and can be stopped
         selection = replace(selection, bench=bench, lr=None, steps=None, job=kept, matrix="")
-        if selection.is_own:
-            return [selection, 1e-3, 200]
-        defaults = find_bench(bench, None).defaults
-        return [selection, defaults.learning_rate, defaults.steps]
+        steps = 200 if selection.is_own else find_bench(bench, None).defaults.steps
+        return [selection, None, steps, gr.Plot(visible=False), ""]
 
     def choose(self, selection: Selection, *values: Any) -> list[Any]:
         """Any other control moved."""
-        bench, base, data, text, label, ranks, alpha, seeds, lr, steps = values
+        bench, base, data, text, label, methods, ranks, alpha, seeds, lr, steps, *rarer = values
+        init, quant, optim, dropout, tokens = rarer
         defaults = None if bench == "yours" else find_bench(bench, None).defaults
         selection = replace(
             selection,
@@ -154,24 +245,45 @@ class TrainView(Place):
             data=data or "",
             text_column=text,
             label_column=label,
+            methods=tuple(methods),
             r=tuple(sorted(ranks)),
             alpha=alpha,
             seeds=tuple(sorted(seeds)),
-            lr=None if defaults and lr == defaults.learning_rate else lr,
+            lr=lr,
             steps=None if defaults and steps == defaults.steps else steps,
+            init=tuple(name for name in STARTS if name in init) or Selection.init,
+            base_quant=quant,
+            optim=optim or Selection.optim,
+            dropout=float(dropout or 0),
+            tokens=Selection.tokens if tokens is None else tokens,
         )
         return self.show_costs(selection)
 
     def pick_target(self, selection: Selection, event: gr.EventData) -> list[Any]:
         """A matrix of the drawing was clicked: adapt it, or no longer."""
         role = event.pick
-        targets = tuple(t for t in selection.targets if t != role) if role in selection.targets else (*selection.targets, role)
+        drawn = drawn_targets(selection)
+        targets = tuple(t for t in drawn if t != role) if role in drawn else (*drawn, role)
         return self.show_costs(replace(selection, targets=targets))
 
     def choose_matrix(self, matrix: str, selection: Selection) -> list[Any]:
         """Another matrix for the spectrum."""
         selection = replace(selection, matrix=matrix)
-        return [selection, self.header_of(selection), _live_spectrum(self._runs(selection), matrix)]
+        runs = self._runs(selection)
+        flow = self._flow(selection, runs, matrix, asked=True)
+        return [selection, self.header_of(selection), _live_spectrum(runs, matrix), *flow]
+
+    def choose_flow(self, run_id: str, matrix: str, selection: Selection) -> list[Any]:
+        """Another run for the gradients; it is the one to look into too."""
+        selection = replace(selection, run=run_id or "")
+        flow = self._flow(selection, self._runs(selection), matrix, asked=True)
+        return [selection, self.header_of(selection), *flow]
+
+    @user_errors
+    def measure_reach(self, selection: Selection, matrix: str) -> list[Any]:
+        """Fit a known change of one matrix with growing rank."""
+        record = _reached(selection.bench if selection.bench in VARIANTS else "digits", matrix)
+        return [gr.Plot(value=reach_curve(record), visible=True), html.say(reach_caption(record))]
 
     @user_errors
     def show_costs(self, selection: Selection) -> list[Any]:
@@ -184,14 +296,17 @@ class TrainView(Place):
         except LabError as err:
             unfilled = selection.is_own and not (selection.base and selection.data)
             sentence = "Name a base and give a data file." if unfilled else str(err)
-            return [selection, self.header_of(selection), html.say(sentence), own, "", "", "", ""]
+            shown = [selection, self.header_of(selection), html.say(sentence), own, "", "", "", ""]
+            return [*shown, *[gr.skip()] * 7, gr.Column(visible=False)]
         selection = replace(selection, targets=tuple(t for t in selection.targets if geometry.matching(t)))
-        chosen = {m.name for m in geometry.targeted(selection.targets)}
+        chosen = {m.name for t in drawn_targets(selection) for m in geometry.matching(t)}
         drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
-        title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>'
+        note = f'<div class="lab-s">{escape(targets_note(selection))}</div>'
+        title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>{note}'
         about = f'<div class="lab-s">{escape(bench.about)}</div>'
-        costs, plan = _costs(bench, geometry, selection), self._plan_sentence(bench, geometry, selection)
-        return [selection, self.header_of(selection), about, own, title, drawing, costs, plan]
+        specs, plan = self._planned(bench, geometry, selection)
+        shown = [selection, self.header_of(selection), about, own, title, drawing, costs(bench, geometry, selection), plan]
+        return [*shown, *_controls(bench, geometry, selection, specs), gr.Column(visible=selection.bench in VARIANTS)]
 
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
@@ -227,22 +342,23 @@ class TrainView(Place):
         job = self._job(selection)
         mark = f"{selection.job} {job.state} {job.events_seen}" if job else selection.bench_name
         if mark == seen:
-            return [gr.skip()] * 13
+            return [gr.skip()] * 18
         runs = self._runs(selection)
         lines = curve_lines(runs)
         names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
-        matrix = selection.matrix if selection.matrix in names else (names[-1] if names else None)
+        matrix = selection.matrix if selection.matrix in names else _last_of_most(runs)
         ended = job is None or job.ended
         table = rank_table(runs)
         return [
             html.job_status(job),
             loss_curves(lines),
             accuracy_curves(lines),
-            html.say(learning_caption(best_accuracy(runs), table.base_accuracy, ended=ended, base_name=base_name(runs))),
+            html.say(_learned(runs, table.base_accuracy, ended=ended)),
             gr.Dropdown(choices=[(_matrix_label(n), n) for n in names], value=matrix),
             _live_spectrum(runs, matrix),
             html.rank_table(table),
             self._table(runs, selection),
+            *self._flow(selection, runs, matrix, asked=ended),
             self._plan(selection) if job and ended else gr.skip(),
             gr.Button(interactive=ended),
             gr.Button(interactive=job is not None and job.state in ("waiting", "running")),
@@ -257,7 +373,7 @@ class TrainView(Place):
         default = Selection()
         benches = BENCH_NAMES if self.lab.public else (*BENCH_NAMES, "yours")
         return replace(
-            selection,
+            offered(selection),
             bench=selection.bench if selection.bench in benches else default.bench,
             r=tuple(r for r in selection.r if r in RANKS),
             alpha=selection.alpha if selection.alpha in [value for _, value in ALPHAS] else default.alpha,
@@ -277,33 +393,64 @@ class TrainView(Place):
         return [run.progress() for run in kept]
 
     def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:
-        for name, chosen in (("r", selection.r), ("targets", selection.targets), ("seeds", selection.seeds)):
-            if not chosen:
-                raise SpecError(f"The {name} of a sweep must be at least one choice. Got none.")
-        grid = SweepSpec(
-            r=selection.r,
-            lora_alpha=(selection.alpha,),
-            targets=(selection.targets,),
-            seeds=selection.seeds,
-            learning_rate=(selection.lr,) if selection.lr is not None else None,
-            steps=selection.steps,
-        )
-        return expand(bench, grid, geometry=geometry)
+        return expand(bench, grid_of(selection), geometry=geometry)
 
     def _plan(self, selection: Selection) -> str:
         bench = find_bench(selection.bench_name, selection.data_spec)
-        return self._plan_sentence(bench, self.lab.geometry(bench), selection)
+        return self._planned(bench, self.lab.geometry(bench), selection)[1]
 
-    def _plan_sentence(self, bench: Bench, geometry: Geometry, selection: Selection) -> str:
+    def _planned(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[tuple[RunSpec, ...], str]:
+        """The runs, none where the grid cannot be; and the sentence about them."""
         try:
             specs = self._specs(bench, geometry, selection)
         except LabError as err:
-            return html.say(str(err), kind="error")
-        complete = self.lab.store.complete_ids()
-        had = [spec for spec in specs if spec.run_id in complete]
-        kept = f", {len(had)} of them in the store already" if had else ""
-        noun = "run" if len(specs) == 1 else "runs"
-        return html.say(f"{len(specs)} {noun} of {specs[0].steps} steps at learning rate {specs[0].learning_rate:g}{kept}.")
+            return (), html.say(str(err), kind="error")
+        return specs, html.say(plan_sentence(specs, self.lab.store.complete_ids()))
+
+    def _flow(self, selection: Selection, runs: list[RunProgress], matrix: str | None, *, asked: bool) -> list[Any]:
+        """The gradients of the runs that have A and B, one of them in front, and that one's chain rule where it is asked for."""
+        with_factors = [run for run in runs if any(step.grad_norm_a is not None for step in run.steps)]
+        if not with_factors:
+            says = _no_factors(runs)
+            return [
+                gr.Dropdown(choices=[], value=None, visible=False),
+                gr.Plot(visible=False),
+                html.say(says),
+                gr.Column(visible=False),
+                "",
+            ]
+        labels = labels_of([run.spec for run in with_factors])
+        front = min(with_factors, key=lambda run: (run.spec.run_id != selection.run, run.spec.tuning.method != "lora"))
+        lines = [
+            GradientLine(label, run.steps[:_FIRST_STEPS], run.spec.seed, faint=run is not front)
+            for label, run in zip(labels, with_factors, strict=True)
+        ]
+        lines.sort(key=lambda line: not line.faint)  # drawn last, it stands in front
+        choices = [(label, run.spec.run_id) for label, run in zip(labels, with_factors, strict=True)]
+        rule = self._rule(front, matrix, selection) if asked else ""
+        return [
+            gr.Dropdown(choices=choices, value=front.spec.run_id, visible=True),
+            gr.Plot(value=gradient_flow(lines), visible=True),
+            html.say(gradient_caption([line for line in lines if not line.faint])),
+            gr.Column(visible=bool(rule)),
+            rule,
+        ]
+
+    def _rule(self, run: RunProgress, matrix: str | None, selection: Selection) -> str:
+        """The chain rule of the chosen matrix, or of the run's last where it does not adapt that one."""
+        names = list(run.spectrum.singular_values) if run.spectrum else []
+        if not names:
+            return ""
+        name = matrix if matrix in names else names[-1]
+        kept = next(
+            (kept for kept in self.lab.visible_runs(selection.job) if kept.run_id == run.spec.run_id and kept.is_complete), None
+        )
+        try:
+            states = [("before the first step", chain_rule_of(run.spec, name))]
+            states += [("as trained", chain_rule_of(run.spec, name, adapter_dir=kept.adapter_dir))] if kept else []
+        except LabError as err:
+            return html.say(str(err))
+        return html.chain_rule_table(states) + html.say(rule_caption([record for _, record in states]))
 
     def _table(self, runs: list[RunProgress], selection: Selection) -> str:
         rows, links = [], []
@@ -324,24 +471,62 @@ class TrainView(Place):
             return ""
 
 
-def _costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:
-    """Trainable parameters for every rank chosen."""
-    head = head_params(geometry, bench.head_modules(geometry))
-    if not selection.targets:
-        return html.say("No matrix is chosen: click at least one.", kind="error")
-    cells = []
-    for r in selection.r:
-        params = lora_params(geometry, selection.targets, r=r)
-        cells.append(f"<span>r {r}: <b>{params:,}</b> ({percent(geometry.share_of(params), 2)})</span>")
-    plus = f"<span>and {count(head)} for the head</span>" if head else ""
-    of = f"<span>trainable, of {count(geometry.total_params)}</span>"
-    return f'<div class="lab-counts" aria-live="polite">{"".join(cells)}{of}{plus}</div>'
+def _controls(bench: Bench, geometry: Geometry, selection: Selection, specs: tuple[RunSpec, ...]) -> list[Any]:
+    """Methods that the base can take, the rate that an empty field stands for, and the rarer controls that mean something."""
+    fit = [
+        method for method, refusal in methods_for(bench, geometry=geometry).items() if not refusal or method in selection.methods
+    ]
+    ranked = any(METHODS[method].r_is for method in selection.methods)
+    scaled = any(method in LORA_KIN for method in selection.methods)
+    used = uses(selection)
+    return [
+        gr.Dropdown(choices=[(METHODS[m].label, m) for m in fit]),  # no value: another may have been picked since
+        gr.CheckboxGroup(interactive=ranked or not selection.methods),
+        gr.Radio(interactive=scaled or not selection.methods),
+        gr.Number(placeholder=rate_hint(specs)) if specs else gr.skip(),
+        *(gr.update(visible=used[name]) for name in ("init", "dropout", "tokens")),
+    ]
+
+
+def _no_factors(runs: list[RunProgress]) -> str:
+    trained = any(run.steps for run in runs)
+    return "None of these runs trains factors A and B." if trained else "The gradients of A and B come with the first step."
+
+
+def _learned(runs: list[RunProgress], base: float | None, *, ended: bool) -> str:
+    best = best_run(runs)
+    if best is None or best.score is None:
+        return ""
+    several = len({run.spec.tuning.method for run in runs}) > 1
+    name = labels_of([run.spec for run in runs])[runs.index(best)] if several else ""
+    return learning_caption(best.score.accuracy, base, ended=ended, base_name=base_name(runs), best_name=name)
+
+
+@lru_cache(maxsize=16)
+def _reached(bench: str, matrix: str) -> Reach:
+    return reach(bench, matrix=matrix)
+
+
+@lru_cache(maxsize=1)
+def _square_and_rectangle() -> tuple[Matrix, Matrix]:
+    """A square matrix of the digits base and one that is not, both of layer 1."""
+    layer = [m for m in find_bench("digits").geometry().matrices if m.layer == 1]
+    return next(m for m in layer if m.d_out == m.d_in), next(m for m in layer if m.d_out != m.d_in)
+
+
+def _shape_label(m: Matrix) -> str:
+    return f"{label_of(m.name)}, {m.d_out} × {m.d_in}"
 
 
 def _live_spectrum(runs: list[RunProgress], matrix: str | None) -> Any:
-    seen = [(run.spec, run.spectrum.singular_values) for run in runs if run.spectrum]
-    found = [(spec, values[matrix]) for spec, values in seen if matrix in values]
-    return spectrum(spectrum_lines([spec for spec, _ in found], [values for _, values in found]))
+    seen = [run.spectrum.singular_values.get(matrix or "", ()) if run.spectrum else () for run in runs]
+    return spectrum(spectrum_lines([run.spec for run in runs], seen))
+
+
+def _last_of_most(runs: list[RunProgress]) -> str | None:
+    """The matrix that most runs adapt, the last of them where several are."""
+    adapted = Counter(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
+    return max(reversed(adapted), key=lambda name: adapted[name], default=None)
 
 
 def _matrix_label(name: str) -> str:
@@ -356,7 +541,8 @@ def _memory_text(memory: RunMemory) -> str:
 
 def _row(run: RunProgress, memory: str) -> tuple[str, ...]:
     spec, lora = run.spec, run.spec.tuning
-    named = (spec.run_id, str(lora.r), f"{lora.lora_alpha:g}", ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
+    r, alpha = (str(lora.r) if has_r(spec) else ""), (f"{lora.lora_alpha:g}" if has_alpha(spec) else "")
+    named = (spec.run_id, method_label(spec), r, alpha, ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
     accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")
     status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")

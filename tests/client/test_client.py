@@ -33,7 +33,7 @@ def test_config_names_the_places_and_the_public_events(served: gr.Blocks) -> Non
     config = served.get_config_file()
     assert [name for name, *_ in config["pages"]] == ["", "budget", "look"]
     public = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"}
-    assert public == {"start", "stop", "trace"}
+    assert public == {"start", "stop", "trace", "reach", "merge"}
 
 
 def test_start_and_stop_from_a_client(served: gr.Blocks, lab: Lab) -> None:

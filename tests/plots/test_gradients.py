@@ -134,3 +134,11 @@ def test_a_gradient_of_zero_has_its_reason_only_where_the_other_factor_is_zero()
     at_start = plots.chain_rule_caption(rule(norm_b=0.0, grad_norm_a=0.0, difference_a=0.0))
     assert at_start.endswith("G (160 × 64): both sides are exactly 0, because B = 0.")
     assert plots.chain_rule_caption(rule(grad_norm_a=0.0, difference_a=0.0)).endswith("both sides are exactly 0.")
+
+
+def test_a_faint_run_stands_behind_without_a_name_in_the_legend() -> None:
+    steps = [Step(1, 0.5, 1.0), Step(2, 0.7, 1.0)]
+    fig = plots.gradient_flow([plots.GradientLine("behind", steps, faint=True), plots.GradientLine("front", steps)])
+    shown = {trace.name: (trace.showlegend, trace.opacity) for trace in fig.data}
+    assert {opacity for name, (legend, opacity) in shown.items() if "behind" in name and not legend} == {0.3}
+    assert {opacity for name, (legend, opacity) in shown.items() if "front" in name and legend} == {1}

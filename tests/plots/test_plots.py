@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable
+from itertools import combinations
 
 import plotly.graph_objects as go
 import pytest
 
 from lora_lab import plots
-from lora_lab.analysis.records import Overlap, Spectrum
+from lora_lab.analysis.records import ChainRule, Overlap, Spectrum
 from lora_lab.events import EvalEvent, StepEvent
+from lora_lab.inference import MergeCost, MergeReport
 from lora_lab.plots import CurveLine, SpectrumLine
+from lora_lab.specs import METHODS
 
 ZERO = SpectrumLine("r 2 · seed 0", 2, 0, (0.0, 0.0))
 ONE = SpectrumLine("r 3 · seed 0", 3, 0, (30.0, 4.0, 0.5))
@@ -117,6 +120,71 @@ def test_accuracy_curves_draw_the_evaluations_and_the_frozen_base() -> None:
     assert [(tuple(trace.x), tuple(trace.y)) for trace in fig.data] == [((0, 50), (0.5, 0.75))] * 2
     assert [line.y0 for line in fig.layout.shapes] == [0.5]
     assert said(fig) == ["frozen base 50.0 %"]
+
+
+def channels(colour: str) -> list[int]:
+    return [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(", ")]
+
+
+def luminance(colour: str) -> float:
+    """Source: WCAG 2.1, relative luminance."""
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in channels(colour)]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_run_stands_out_on_light_and_dark(method: str) -> None:
+    light, dark = luminance("rgb(255, 255, 255)"), luminance("rgb(25, 28, 36)")
+    for own in (luminance(plots.run_colour(method, r)) for r in (1, 8, 64)):
+        assert (light + 0.05) / (own + 0.05) >= 1.75
+        assert (own + 0.05) / (dark + 0.05) >= 1.75
+
+
+def test_no_two_methods_have_one_colour() -> None:
+    colours = {method: channels(plots.run_colour(method, 8)) for method in METHODS}
+    assert not [pair for pair in combinations(METHODS, 2) if math.dist(colours[pair[0]], colours[pair[1]]) <= 30]
+
+
+def test_lora_keeps_its_violet_and_a_method_without_r_has_one_shade() -> None:
+    assert [plots.run_colour("lora", r) for r in (1, 8, 64)] == [plots.rank_colour(r) for r in (1, 8, 64)]
+    assert len({plots.run_colour("dora", r) for r in (1, 8, 64)}) == 3
+    assert len({plots.run_colour("bitfit", r) for r in (1, 8, 64)}) == 1
+
+
+def test_of_many_runs_a_legend_names_each_configuration_once_and_hides_it_as_a_whole() -> None:
+    lines = [
+        CurveLine(f"{method} · seed {seed}", 4, seed, (StepEvent(1, 1.0, 1e-3, 1.0, 0.1),), (), method)
+        for method in ("lora", "dora", "bitfit", "ia3")
+        for seed in (0, 1)
+    ]
+    few, many = plots.loss_curves(lines[:6]), plots.loss_curves(lines)
+    assert [trace.name for trace in few.data] == [line.label for line in lines[:6]]
+    assert [trace.name for trace in many.data if trace.showlegend] == ["lora", "dora", "bitfit", "ia3"]
+    assert all(trace.legendgroup == trace.name for trace in many.data)
+    assert [trace.meta for trace in many.data] == [line.label for line in lines]  # whose run it is stays told
+    assert len({trace.line.color for trace in many.data}) == 4
+
+
+def test_a_long_legend_makes_the_figure_taller() -> None:
+    lines = [SpectrumLine(f"r {r} · seed 0", r, 0, (2.0, 1.0)) for r in range(1, 13)]
+    assert plots.spectrum(lines).layout.height > plots.spectrum(lines[:6]).layout.height == plots.spectrum(lines[:1]).layout.height
+
+
+def test_what_rounding_made_of_a_zero_is_a_gap() -> None:
+    cut = SpectrumLine("AdaLoRA", 3, 0, (30.0, 1.0, 1e-12), "adalora")
+    assert tuple(plots.spectrum([cut]).data[0].y) == (30.0, 1.0, None)
+
+
+def test_bases_that_differ_are_two_lines_named_apart() -> None:
+    fig = plots.accuracy_curves([curve(base=0.15), curve("QLoRA", base=0.13)])
+    assert said(fig) == ["frozen base 13.0 %", "frozen base 15.0 %"]
+    assert len({annotation.yanchor for annotation in fig.layout.annotations}) == 2
+
+
+def test_where_a_spectrum_need_not_end_at_r_no_line_says_so() -> None:
+    dense = SpectrumLine("DoRA", 2, 0, (3.0, 2.0, 1.0), "dora")
+    assert not plots.spectrum([dense]).layout.shapes
+    assert len(plots.spectrum([dense, ONE]).layout.shapes) == 1
 
 
 def test_colour_tells_the_rank_and_dash_the_seed() -> None:
@@ -233,3 +301,48 @@ def test_cells_past_half_the_space_are_marked_and_said() -> None:
     assert not small.has_cells_that_tell_nothing
     assert plots.overlap(full, first="a", second="b").layout.shapes
     assert not plots.overlap(small, first="a", second="b").layout.shapes
+
+
+def merge_report(*differences: float | None, unquantized: float | None = None) -> MergeReport:
+    names = ("fp32", "bf16", "nf4")
+    ways = tuple(MergeCost(name, difference) for name, difference in zip(names, differences, strict=False))
+    return MergeReport(256, 0.5, ways, None if unquantized is None else MergeCost("unquantized", unquantized))
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (merge_report(4e-7, 1e-3), "Merged in bf16 the logits move by 0.10 %, merged in fp32 by 0.000040 %."),
+        (
+            merge_report(4.2e-7, 1e-3, 0.0562, unquantized=0.18),
+            "Merged back into nf4 as PEFT does the logits move by 5.6 %, merged in fp32 by 0.000042 %. "
+            "On the base that was not quantized the same adapter answers 18 % apart.",
+        ),
+        (merge_report(4e-7, 2e-3, None), "Merged in bf16 the logits move by 0.20 %, merged in fp32 by 0.000040 %."),
+    ],
+)
+def test_merge_caption_says_the_way_that_moves_most_and_least(report: MergeReport, sentence: str) -> None:
+    assert plots.merge_caption(report) == sentence
+
+
+def rule(difference_a: float, difference_b: float) -> ChainRule:
+    return ChainRule("q", 8, 4, 2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, difference_a, difference_b)
+
+
+def test_rule_caption_takes_the_largest_difference() -> None:
+    sentence = "Autograd differs from these products by at most 3.0e-07 of the gradient."
+    assert plots.rule_caption([rule(0.0, 1e-8), rule(3e-7, 2e-7)]) == sentence
+    assert plots.rule_caption([rule(0.0, 0.0)]) == "Autograd and these products are the same to the bit."
+    assert plots.rule_caption([]) == ""
+
+
+def test_learning_caption_names_the_best_where_methods_are_several() -> None:
+    assert plots.learning_caption(0.5, 0.1, ended=True, best_name="DoRA · r 8").startswith(
+        "The best run, DoRA · r 8, reached 50.0 %"
+    )
+
+
+def test_half_the_space_is_marked_only_where_the_map_goes_past_it() -> None:
+    wide = Overlap("q", "delta", "in", 6, ((1.0,) * 5,) * 2, tuple(tuple(max(i, j) / 6 for j in range(1, 6)) for i in (1, 2)))
+    lines = plots.overlap(wide, first="a", second="b").layout.shapes
+    assert {(line.x0, line.x1) for line in lines} == {(3.5, 3.5)}  # j goes to 5, i to 2

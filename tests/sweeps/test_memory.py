@@ -127,3 +127,17 @@ def test_formula_and_trace_of_a_run_with_a_head_agree_as_far_as_rounding_to_512_
     assert memory.trace_bytes is not None
     assert text_run.metrics["head_params"] == 2 * 32 + 2
     assert memory.formula_bytes == pytest.approx(memory.trace_bytes, rel=0.15)
+
+
+def test_quantization_and_optimizer_of_the_run_are_counted(digits: Geometry) -> None:
+    whole = memory_of(a_run(), digits).formula_bytes
+    few_bits, sgd = (memory_of(a_run(**changed), digits).formula_bytes for changed in ({"quant": "nf4"}, {"optimizer": "SGD"}))
+    assert whole is not None
+    assert few_bits is not None
+    assert sgd is not None
+    assert few_bits < whole
+    assert sgd < whole  # no moments
+
+
+def test_an_optimizer_that_budgets_do_not_know_has_no_formula(digits: Geometry) -> None:
+    assert memory_of(a_run(optimizer="NAdam"), digits).formula_bytes is None

@@ -8,7 +8,7 @@ import pytest
 import lora_lab as ll
 from lora_lab.events import DoneEvent, EvalEvent, Status
 from lora_lab.sweeps import RunProgress
-from lora_lab.sweeps.summary import Cell, rank_table
+from lora_lab.sweeps.summary import Cell, best_run, rank_table
 
 SPEC = ll.RunSpec(bench="digits", base_sha256="", tuning=ll.LoraSpec(r=8, target_modules=("q_proj", "v_proj")))
 
@@ -95,3 +95,24 @@ def test_where_alpha_follows_the_rank_the_ranks_stand_in_one_row() -> None:
     assert table.alpha_by_rank
     ((spec, cells),) = table.rows
     assert (spec.tuning.lora_alpha, [cell and cell.mean for cell in cells]) == (2, [0.5, 0.7])
+
+
+def test_a_method_without_r_has_a_row_of_one_cell_and_no_column() -> None:
+    bitfit = [a_run(replace(SPEC, tuning=ll.MethodSpec(method="bitfit"), seed=seed), a) for seed, a in ((0, 0.4), (1, 0.6))]
+    table = rank_table([*seeds_of(1, [0.6]), *seeds_of(4, [0.7]), *bitfit])
+    assert table.ranks == (1, 4)
+    assert [[cell and cell.mean for cell in row] for _, row in table.rows] == [[0.6, 0.7], [pytest.approx(0.5)]]
+    assert rank_table(bitfit).ranks == ()
+
+
+def test_a_method_without_alpha_does_not_keep_the_others_from_standing_in_one_row() -> None:
+    lora = [replace(SPEC, tuning=replace(SPEC.tuning, r=r, lora_alpha=2 * r)) for r in (1, 4)]
+    vera = [replace(SPEC, tuning=ll.MethodSpec(method="vera", r=r)) for r in (1, 4)]
+    table = rank_table([a_run(spec, 0.5) for spec in (*lora, *vera, replace(SPEC, tuning=ll.MethodSpec(method="bitfit")))])
+    assert [len([cell for cell in row if cell]) for _, row in table.rows] == [2, 2, 1]
+
+
+def test_the_best_run_is_the_first_of_the_highest_and_none_where_nothing_was_scored() -> None:
+    runs = [*seeds_of(1, [0.6, 0.8]), *seeds_of(4, [0.8, 0.1])]
+    assert best_run(runs) is runs[1]
+    assert best_run([RunProgress(SPEC)]) is None

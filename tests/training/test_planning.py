@@ -10,7 +10,8 @@ import lora_lab as ll
 from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench
 from lora_lab.errors import SpecError
-from lora_lab.training import plan_run
+from lora_lab.specs import METHODS
+from lora_lab.training import methods_for, plan_run
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,16 @@ def test_a_lora_config_says_what_a_lora_spec_says(bench: Bench) -> None:
 def test_a_setting_out_of_range_is_refused_by_its_name(bench: Bench, setting: str, value: object) -> None:
     with pytest.raises(SpecError, match=f"The {setting} parameter of RunSpec must be"):
         plan_run(bench, ll.LoraSpec(), **{setting: value})
+
+
+def test_every_method_is_offered_or_refused_as_planning_refuses_it(bench: Bench) -> None:
+    told = methods_for(bench)
+    assert list(told) == list(METHODS)
+    assert not told["lora"]
+    for method, sentence in told.items():
+        if sentence:
+            with pytest.raises(SpecError) as refused:
+                plan_run(bench, ll.MethodSpec(method=method))
+            assert str(refused.value) == sentence
+        else:
+            assert plan_run(bench, ll.MethodSpec(method=method)).tuning.method == method

@@ -3,9 +3,11 @@
 import re
 
 from lora_lab import find_bench
+from lora_lab.analysis.records import ChainRule
 from lora_lab.geometry import Matrix
+from lora_lab.inference import MergeCost, MergeReport
 from lora_lab.roles import role_of
-from lora_lab.specs import RunSpec
+from lora_lab.specs import MethodSpec, RunSpec
 from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.ui import html
 
@@ -50,3 +52,29 @@ def test_every_adapted_matrix_has_a_cell_of_its_own() -> None:
 def test_a_matrix_without_a_known_role_is_picked_by_how_its_name_ends() -> None:
     drawing = html.block_drawing([Matrix("h.0.attn.c_attn", "other", 0, 12, 4)], set(), r=1)
     assert 'data-pick="attn.c_attn"' in drawing
+
+
+def test_a_method_without_rank_is_one_cell_over_all_columns() -> None:
+    bitfit = RunSpec(bench="digits", base_sha256="", tuning=MethodSpec(method="bitfit"))
+    lora = RunSpec(bench="digits", base_sha256="")
+    rows = ((lora, (Cell(0.5, None, 1), Cell(0.6, 0.1, 2))), (bitfit, (Cell(0.7, None, 1),)))
+    table = html.rank_table(RankTable((1, 2), rows, 0.1))
+    assert re.search(r'<td class="wide" colspan="2">.*?70\.0 %', table)
+    alone = html.rank_table(RankTable((), (rows[1],), 0.1))
+    assert "<th>no rank</th>" in alone
+    assert 'colspan="1"' in alone
+
+
+def test_a_merge_that_there_is_not_is_said_and_no_number_stands_in() -> None:
+    ways = (MergeCost("fp32", 4.2e-7, 0.5), MergeCost("int8", None))
+    table = html.merge_table(MergeReport(256, 0.5, ways, None))
+    assert "<td>0.000042 %</td><td>50.0 %</td>" in table
+    assert "<td>merged back into int8 as PEFT does</td><td>not to be had</td><td></td>" in table
+
+
+def test_the_chain_rule_stands_with_its_shapes_and_norms() -> None:
+    record = ChainRule("layers.3.v_proj", 64, 32, 4, 2.0, 1.0, 1.0, 0.0, 3.0, 0.0, 5.0, 0.0, 1e-7)
+    text = re.sub("<[^>]+>", "", html.chain_rule_table([("before the first step", record)]))
+    assert "∂L/∂B (64 × 4) = s · G (64 × 32) · Aᵀ (32 × 4)5" in text
+    assert "∂L/∂A (4 × 32) = s · Bᵀ (4 × 64) · G (64 × 32)0" in text
+    assert "layer 3 · v, s = 2" in text

@@ -16,6 +16,12 @@ CHOSEN = Selection(
     seeds=(3,),
     lr=1e-4,
     steps=7,
+    methods=("lora+", "bitfit"),
+    init=("pissa", "default"),
+    base_quant="nf4",
+    optim="SGD",
+    dropout=0.1,
+    tokens=4,
     run="0a",
 )
 
@@ -29,7 +35,7 @@ def test_address_of_the_defaults_is_empty() -> None:
     assert Selection().query() == ""
 
 
-@pytest.mark.parametrize("query", [{"r": "eight"}, {"steps": "1.5"}, {"lr": "fast"}, {"unknown": "1"}])
+@pytest.mark.parametrize("query", [{"r": "eight"}, {"steps": "1.5"}, {"lr": "fast"}, {"dropout": "much"}, {"unknown": "1"}])
 def test_nonsense_in_the_address_is_the_default(query: dict[str, str]) -> None:
     assert Selection.from_query(query) == Selection()
 

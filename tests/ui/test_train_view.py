@@ -1,6 +1,11 @@
 """The Train view's handlers as plain functions."""
 
+import re
 import time
+from collections import Counter
+from dataclasses import replace
+from html import unescape
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +14,12 @@ import gradio as gr
 import pytest
 
 from lora_lab.benches import find_bench
+from lora_lab.budget import method_params
+from lora_lab.inference import chain_rule_of
+from lora_lab.specs import METHODS, MethodSpec
 from lora_lab.sweeps import RunMemory, RunStore, memory_of, sweep_events
 from lora_lab.ui import train as view
+from lora_lab.ui.grid import targets_note
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import duration_s, zero_events
@@ -152,3 +161,113 @@ def test_sweeps_of_one_app_go_one_after_the_other(lab: Lab) -> None:
     while not job.ended:
         time.sleep(0.05)
     assert job.state == "stopped"
+
+
+def grid(lab: Lab, selection: Selection) -> Any:
+    bench = find_bench("digits")
+    return view.TrainView(lab)._specs(bench, lab.geometry(bench), selection)
+
+
+def test_methods_stand_beside_each_other_on_the_same_seeds_and_a_method_without_rank_once(lab: Lab) -> None:
+    specs = grid(lab, Selection(methods=("lora", "dora", "bitfit"), r=(2, 4), seeds=(0, 1)))
+    assert Counter(spec.tuning.method for spec in specs) == {"lora": 4, "dora": 4, "bitfit": 2}
+    assert {spec.base_sha256 for spec in specs} == {specs[0].base_sha256}
+
+
+def test_an_empty_rate_is_each_methods_own_and_a_typed_one_is_for_all(lab: Lab) -> None:
+    methods, own = ("lora", "ia3"), find_bench("digits").defaults.learning_rate
+    rates = {spec.tuning.method: spec.learning_rate for spec in grid(lab, Selection(methods=methods))}
+    assert rates == {m: own * METHODS[m].lr_factor for m in methods}
+    assert {spec.learning_rate for spec in grid(lab, Selection(methods=methods, lr=0.003))} == {0.003}
+    shown = view.TrainView(lab).show_costs(Selection(methods=methods))
+    assert "each method's own learning rate (0.005 for LoRA, 0.02 for IA³)" in unescape(shown[7])
+    assert shown[11].placeholder == "each method's own"
+    assert view.TrainView(lab).show_costs(Selection())[11].placeholder == "0.005"
+
+
+def test_targets_not_chosen_are_each_methods_own_and_said(lab: Lab) -> None:
+    both = Selection(methods=("lora", "ia3", "bitfit"))
+    assert {s.tuning.method: len(s.tuning.target_modules) for s in grid(lab, both)} == {"lora": 2, "ia3": 3, "bitfit": 0}
+    assert targets_note(both) == "IA³ takes its own k, v, down. BitFit takes no targets."
+    chosen = replace(both, targets=("up",))
+    assert {s.tuning.target_modules for s in grid(lab, chosen) if s.tuning.method != "bitfit"} == {("fc1",)}
+    assert targets_note(chosen) == "BitFit takes no targets."
+
+
+def test_what_is_behind_more_reaches_every_run(lab: Lab) -> None:
+    selection = Selection(init=("default", "pissa"), base_quant="nf4", optim="sgd", dropout=0.1, r=(2,), seeds=(0,))
+    specs = grid(lab, selection)
+    assert [spec.tuning.init_lora_weights for spec in specs] == ["default", "pissa"]
+    assert {(spec.quant, spec.optimizer, spec.tuning.lora_dropout) for spec in specs} == {("nf4", "SGD", 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("selection", "sentence"),
+    [
+        (Selection(methods=()), "The methods of a sweep must be at least one choice"),
+        (Selection(methods=("lora", "prefix")), "Prefix tuning gives attention past keys and values"),
+        (Selection(methods=("dora",), init=("pissa",)), "default or gaussian for DoRA"),
+        (Selection(methods=("full",), base_quant="nf4"), "none for Full fine-tuning"),
+        (Selection(optim="nonsense"), "a class of torch.optim"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence_before_anything_runs(lab: Lab, selection: Selection, sentence: str) -> None:
+    assert sentence in unescape(view.TrainView(lab).show_costs(selection)[7])
+    with pytest.raises(gr.Error, match=re.escape(sentence)):
+        next(view.TrainView(lab).begin(selection))
+    assert not lab.jobs
+
+
+def test_only_methods_that_the_base_can_take_are_offered(lab: Lab) -> None:
+    offered = {value for _, value in view.TrainView(lab).show_costs(Selection())[8].choices}
+    assert {"lora", "dora", "bitfit", "full"} <= offered
+    assert not {"prefix", "preembed", "prelayer", "lora+prefix"} & offered
+
+
+def test_a_method_without_rank_needs_no_ranks_and_no_targets(lab: Lab) -> None:
+    assert len(grid(lab, Selection(methods=("bitfit",), r=(), targets=(), seeds=(0,)))) == 1
+
+
+def test_counts_are_the_cores_for_every_method_and_rank(lab: Lab) -> None:
+    shown = view.TrainView(lab).show_costs(Selection(methods=("dora", "vera", "bitfit"), r=(1, 4)))[6]
+    geometry = lab.geometry(find_bench("digits"))
+    for method, r in product(("dora", "vera", "bitfit"), (1, 4)):
+        assert f">{method_params(geometry, MethodSpec(method=method, r=r)):,}<" in shown
+    assert shown.count("colspan") == 1
+
+
+def test_the_address_offers_no_method_that_there_is_not(lab: Lab) -> None:
+    restored = view.TrainView(lab).restore(asked(methods="lora,magic", init="pissa,none", base_quant="int3"))[0]
+    assert (restored.methods, restored.init, restored.base_quant) == (("lora",), ("pissa",), "")
+
+
+def test_runs_without_factors_have_no_gradient_plot_and_one_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    train_view = view.TrainView(lab)
+    outputs = list(train_view.begin(Selection(methods=("bitfit",), seeds=(0,), steps=3)))
+    flowing, plot, says, card, rule = train_view.watch(outputs[0][0], "")[8:13]
+    assert not any(component.visible for component in (flowing, plot, card))
+    assert "None of these runs trains factors A and B." in says
+    assert rule == ""
+
+
+def test_the_run_in_front_tells_its_gradients_and_its_chain_rule(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    train_view = view.TrainView(lab)
+    outputs = list(train_view.begin(Selection(methods=("dora", "lora"), r=(2,), seeds=(0,), steps=4)))
+    flowing, plot, says, card, rule = train_view.watch(outputs[0][0], "")[8:13]
+    front = lab.store.get(flowing.value)
+    assert front.spec.tuning.method == "lora"
+    assert len(flowing.choices) == 2
+    assert plot.visible
+    assert card.visible
+    assert f"{front.progress().steps[0].grad_norm_b:.3g}" in says
+    start = chain_rule_of(front.spec, "vit.layers.3.attention.v_proj")
+    assert f"<td>{start.grad_norm_b:.3g}</td>" in rule
+    assert "as trained" in rule
+
+
+def test_in_public_reach_is_allowed_on_matrices_of_the_digits_alone(lab: Lab) -> None:
+    lab.public = True
+    with pytest.raises(gr.Error, match="The matrix parameter of reach"):
+        view.TrainView(lab).measure_reach(Selection(bench="reviews"), "vit.embeddings")
