@@ -2,7 +2,7 @@
 
 from lora_lab.adapters.adapter import Adapter
 from lora_lab.adapters.folders import restore, saved_step
-from lora_lab.adapters.live import VIRTUAL_TOKENS, from_model, save, save_initial
+from lora_lab.adapters.live import VIRTUAL_TOKENS, from_model, moved_by, save, save_initial
 from lora_lab.adapters.load import load_adapter
 from lora_lab.adapters.own_format import load_trained, save_trained
 
@@ -12,6 +12,7 @@ __all__ = [
     "from_model",
     "load_adapter",
     "load_trained",
+    "moved_by",
     "restore",
     "save",
     "save_initial",

@@ -59,6 +59,19 @@ def from_model(
     return Adapter("peft", modules | moved, scaling_source="live model")
 
 
+def moved_by(model: nn.Module, originals: Mapping[str, Tensor]) -> dict[str, LowRank]:
+    """W0 − W of every adapted matrix whose base was moved by more than its factors hold: the `start` of LoftQ, dense.
+
+    Args:
+        model: right after it was attached.
+        originals: W0 by module name, (d_out, d_in).
+    """
+    layers = {name.removeprefix(_PREFIX): module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    adapted = {name: layer for name, layer in layers.items() if name in originals}
+    moved = {name: originals[name].detach().cpu() - weight_of(layer.get_base_layer()).cpu() for name, layer in adapted.items()}
+    return {name: LowRank.of_dense(change) for name, change in moved.items() if bool(change.any())}
+
+
 def _deltas(name: str, layer: BaseTunerLayer, adapter: str) -> dict[str, LowRank]:
     """{module: ΔW} of what one adapter has put on one layer."""
     if isinstance(layer, ParamWrapper):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +11,14 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from lora_lab.adapters import Adapter, from_model, load_adapter, save, save_initial, save_trained
+from lora_lab.adapters import Adapter, from_model, load_adapter, moved_by, save, save_initial, save_trained
 from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench, Split, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
+from lora_lab.lowrank import LowRank
 from lora_lab.methods import attach_method, beneath, quantize, trainable_params
 from lora_lab.specs import MOVING_INITS, RunSpec
 from lora_lab.training.devices import (
@@ -79,10 +80,14 @@ class _Run:
         geometry = read_geometry(model)
         self.total_params = geometry.total_params
         self.heads = bench.head_modules(geometry)
-        self.originals = _originals(model, geometry) if spec.tuning.method in ("full", "partial") else {}
+        in_place, by_loftq = spec.tuning.method in ("full", "partial"), spec.tuning.init_lora_weights == "loftq"
+        before = _originals(model, geometry) if in_place or by_loftq else {}
+        self.originals = before if in_place else {}
         self.model = self._attached(model).to(device)
         self.carrier = beneath(self.model) or self.model  # what has ΔW, where virtual tokens stand above it
-        self.start = self._kept_start() if spec.tuning.init_lora_weights in MOVING_INITS else None
+        self.start: Mapping[str, LowRank] | None = moved_by(self.carrier, before) if by_loftq else None
+        if spec.tuning.init_lora_weights in MOVING_INITS:
+            self.start = self._kept_start()
         self.step = 0
         self.longest_tokens: int | None = None
 
@@ -231,7 +236,7 @@ class _Run:
             self.adapter_dir,
             base_name=self.bench.base_name or str(self.bench.base_folder().resolve()),
             step=self.step,
-            initial=self.initial if self.start is not None else None,
+            initial=self.initial if self.spec.tuning.init_lora_weights in MOVING_INITS else None,
             virtual_tokens=self.model if self.carrier is not self.model else None,
         )
 

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, ViTForImageClassification
 
-from lora_lab.adapters import from_model, load_adapter, save, saved_step
+from lora_lab.adapters import from_model, load_adapter, moved_by, save, saved_step
 from lora_lab.benches.digits import base_config
 from lora_lab.methods import attach_method
 from lora_lab.specs import LoraSpec
@@ -144,3 +144,21 @@ def test_saving_works_after_a_save_that_was_killed(left: str, tmp_path: Path) ->
     assert {delta.r for delta in load_adapter(folder).values()} == {5}
     assert not (folder / "half.safetensors").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_base_moved_by_more_than_its_factors_hold_is_counted_against_the_original() -> None:
+    """As LoftQ does: W becomes a rounded Q, and the factors make up for a part of the difference alone."""
+    torch.manual_seed(0)
+    base = vit()
+    query, value = "vit.layers.0.attention.q_proj", "vit.layers.1.attention.v_proj"
+    originals = {name: base.get_submodule(name).weight.detach().clone() for name in (query, value)}
+    model = trained(base, r=4)
+    layer = model.base_model.model.get_submodule(query)
+    with torch.no_grad():
+        layer.base_layer.weight.copy_(layer.base_layer.weight.mul(8).round().div(8))
+    start = moved_by(model, originals)
+    assert set(start) == {query}
+    found = from_model(model, start=start)
+    effective = layer.base_layer.weight + layer.get_delta_weight("default")
+    torch.testing.assert_close(found[query].dense().float(), (effective - originals[query]).detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[value].dense(), from_model(model)[value].dense())
