@@ -1,43 +1,28 @@
 """Train: choose a grid, see what it costs, start it, watch it learn."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from lora_lab.analysis.records import Reach
 from lora_lab.benches import BENCH_NAMES, Bench, find_bench
 from lora_lab.benches.digits import VARIANTS
 from lora_lab.errors import LabError
-from lora_lab.geometry import Geometry, Matrix
-from lora_lab.inference import chain_rule_of
+from lora_lab.geometry import Geometry
 from lora_lab.plots import (
-    GradientLine,
     accuracy_curves,
     curve_lines,
-    gradient_caption,
-    gradient_flow,
-    labels_of,
-    learning_caption,
     loss_curves,
-    method_label,
     reach_caption,
     reach_curve,
     row_label,
-    rule_caption,
-    spectrum,
-    spectrum_lines,
 )
-from lora_lab.roles import label_of
-from lora_lab.specs import LORA_KIN, METHODS, RunSpec, unique
-from lora_lab.sweeps import Job, Run, RunMemory, RunProgress, expand, memory_of
+from lora_lab.specs import METHODS, RunSpec, unique
+from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public
-from lora_lab.sweeps.summary import base_name, best_run, has_alpha, has_r, rank_table
-from lora_lab.training import methods_for, reach
+from lora_lab.sweeps.summary import rank_table
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.grid import (
@@ -49,19 +34,27 @@ from lora_lab.ui.grid import (
     grid_of,
     offered,
     plan_sentence,
-    rate_hint,
     targets_note,
-    uses,
 )
 from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import ALPHAS, Selection
+from lora_lab.ui.train_cards import (
+    controls,
+    gradient_card,
+    last_of_most,
+    learned,
+    live_spectrum,
+    matrix_label,
+    reached,
+    runs_card,
+    shape_label,
+    square_and_rectangle,
+)
 from lora_lab.ui.zero import runs_inline, zero_events
-from lora_lab.units import count, gigabytes, percent
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SEEDS = (0, 1, 2, 3)
 _TICK_S = 0.6
-_FIRST_STEPS = 60  # of the gradients' curves: where A catches up with B
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 
 
@@ -154,8 +147,8 @@ class TrainView(Place):
             )
             gr.HTML(html.question("What can rank r reach?", subtitle))
             with gr.Row(elem_classes="lab-ask"):
-                square, wide = _square_and_rectangle()
-                offered = [(_shape_label(m), m.name) for m in (square, wide)]
+                square, wide = square_and_rectangle()
+                offered = [(shape_label(m), m.name) for m in (square, wide)]
                 self.reached = gr.Radio(
                     offered, value=square.name, show_label=False, elem_classes="lab-chips", elem_id="reach-matrix", scale=4
                 )
@@ -270,19 +263,19 @@ class TrainView(Place):
         """Another matrix for the spectrum."""
         selection = replace(selection, matrix=matrix)
         runs = self._runs(selection)
-        flow = self._flow(selection, runs, matrix, asked=True)
-        return [selection, self.header_of(selection), _live_spectrum(runs, matrix), *flow]
+        flow = gradient_card(self.lab, selection, runs, matrix, asked=True)
+        return [selection, self.header_of(selection), live_spectrum(runs, matrix), *flow]
 
     def choose_flow(self, run_id: str, matrix: str, selection: Selection) -> list[Any]:
         """Another run for the gradients; it is the one to look into too."""
         selection = replace(selection, run=run_id or "")
-        flow = self._flow(selection, self._runs(selection), matrix, asked=True)
+        flow = gradient_card(self.lab, selection, self._runs(selection), matrix, asked=True)
         return [selection, self.header_of(selection), *flow]
 
     @user_errors
     def measure_reach(self, selection: Selection, matrix: str) -> list[Any]:
         """Fit a known change of one matrix with growing rank."""
-        record = _reached(selection.bench if selection.bench in VARIANTS else "digits", matrix)
+        record = reached(selection.bench if selection.bench in VARIANTS else "digits", matrix)
         return [gr.Plot(value=reach_curve(record), visible=True), html.say(reach_caption(record))]
 
     @user_errors
@@ -306,7 +299,7 @@ class TrainView(Place):
         about = f'<div class="lab-s">{escape(bench.about)}</div>'
         specs, plan = self._planned(bench, geometry, selection)
         shown = [selection, self.header_of(selection), about, own, title, drawing, costs(bench, geometry, selection), plan]
-        return [*shown, *_controls(bench, geometry, selection, specs), gr.Column(visible=selection.bench in VARIANTS)]
+        return [*shown, *controls(bench, geometry, selection, specs), gr.Column(visible=selection.bench in VARIANTS)]
 
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
@@ -346,19 +339,19 @@ class TrainView(Place):
         runs = self._runs(selection)
         lines = curve_lines(runs)
         names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
-        matrix = selection.matrix if selection.matrix in names else _last_of_most(runs)
+        matrix = selection.matrix if selection.matrix in names else last_of_most(runs)
         ended = job is None or job.ended
         table = rank_table(runs)
         return [
             html.job_status(job),
             loss_curves(lines),
             accuracy_curves(lines),
-            html.say(_learned(runs, table.base_accuracy, ended=ended)),
-            gr.Dropdown(choices=[(_matrix_label(n), n) for n in names], value=matrix),
-            _live_spectrum(runs, matrix),
+            html.say(learned(runs, table.base_accuracy, ended=ended)),
+            gr.Dropdown(choices=[(matrix_label(n), n) for n in names], value=matrix),
+            live_spectrum(runs, matrix),
             html.rank_table(table),
-            self._table(runs, selection),
-            *self._flow(selection, runs, matrix, asked=ended),
+            runs_card(self.lab, runs, selection),
+            *gradient_card(self.lab, selection, runs, matrix, asked=ended),
             self._plan(selection) if job and ended else gr.skip(),
             gr.Button(interactive=ended),
             gr.Button(interactive=job is not None and job.state in ("waiting", "running")),
@@ -406,144 +399,3 @@ class TrainView(Place):
         except LabError as err:
             return (), html.say(str(err), kind="error")
         return specs, html.say(plan_sentence(specs, self.lab.store.complete_ids()))
-
-    def _flow(self, selection: Selection, runs: list[RunProgress], matrix: str | None, *, asked: bool) -> list[Any]:
-        """The gradients of the runs that have A and B, one of them in front, and that one's chain rule where it is asked for."""
-        with_factors = [run for run in runs if any(step.grad_norm_a is not None for step in run.steps)]
-        if not with_factors:
-            says = _no_factors(runs)
-            return [
-                gr.Dropdown(choices=[], value=None, visible=False),
-                gr.Plot(visible=False),
-                html.say(says),
-                gr.Column(visible=False),
-                "",
-            ]
-        labels = labels_of([run.spec for run in with_factors])
-        front = min(with_factors, key=lambda run: (run.spec.run_id != selection.run, run.spec.tuning.method != "lora"))
-        lines = [
-            GradientLine(label, run.steps[:_FIRST_STEPS], run.spec.seed, faint=run is not front)
-            for label, run in zip(labels, with_factors, strict=True)
-        ]
-        lines.sort(key=lambda line: not line.faint)  # drawn last, it stands in front
-        choices = [(label, run.spec.run_id) for label, run in zip(labels, with_factors, strict=True)]
-        rule = self._rule(front, matrix, selection) if asked else ""
-        return [
-            gr.Dropdown(choices=choices, value=front.spec.run_id, visible=True),
-            gr.Plot(value=gradient_flow(lines), visible=True),
-            html.say(gradient_caption([line for line in lines if not line.faint])),
-            gr.Column(visible=bool(rule)),
-            rule,
-        ]
-
-    def _rule(self, run: RunProgress, matrix: str | None, selection: Selection) -> str:
-        """The chain rule of the chosen matrix, or of the run's last where it does not adapt that one."""
-        names = list(run.spectrum.singular_values) if run.spectrum else []
-        if not names:
-            return ""
-        name = matrix if matrix in names else names[-1]
-        kept = next(
-            (kept for kept in self.lab.visible_runs(selection.job) if kept.run_id == run.spec.run_id and kept.is_complete), None
-        )
-        try:
-            states = [("before the first step", chain_rule_of(run.spec, name))]
-            states += [("as trained", chain_rule_of(run.spec, name, adapter_dir=kept.adapter_dir))] if kept else []
-        except LabError as err:
-            return html.say(str(err))
-        return html.chain_rule_table(states) + html.say(rule_caption([record for _, record in states]))
-
-    def _table(self, runs: list[RunProgress], selection: Selection) -> str:
-        rows, links = [], []
-        kept = {run.run_id: run for run in self.lab.visible_runs(selection.job)}
-        for run in runs:
-            rows.append(_row(run, self._memory(kept.get(run.spec.run_id))))
-            looked = replace(selection, run=run.spec.run_id)
-            links.append(f"./look?{escape(looked.query())}" if run.done and run.spec.run_id in kept else "")
-        return html.runs_table(rows, links)
-
-    def _memory(self, run: Run | None) -> str:
-        """Peak memory of a run that is kept, by formula and as measured."""
-        if run is None:
-            return ""
-        try:
-            return _memory_text(memory_of(run, self.lab.geometry(find_bench(run.spec.bench, run.spec.data))))
-        except LabError:  # the base is no longer to be had
-            return ""
-
-
-def _controls(bench: Bench, geometry: Geometry, selection: Selection, specs: tuple[RunSpec, ...]) -> list[Any]:
-    """Methods that the base can take, the rate that an empty field stands for, and the rarer controls that mean something."""
-    fit = [
-        method for method, refusal in methods_for(bench, geometry=geometry).items() if not refusal or method in selection.methods
-    ]
-    ranked = any(METHODS[method].r_is for method in selection.methods)
-    scaled = any(method in LORA_KIN for method in selection.methods)
-    used = uses(selection)
-    return [
-        gr.Dropdown(choices=[(METHODS[m].label, m) for m in fit]),  # no value: another may have been picked since
-        gr.CheckboxGroup(interactive=ranked or not selection.methods),
-        gr.Radio(interactive=scaled or not selection.methods),
-        gr.Number(placeholder=rate_hint(specs)) if specs else gr.skip(),
-        *(gr.update(visible=used[name]) for name in ("init", "dropout", "tokens")),
-    ]
-
-
-def _no_factors(runs: list[RunProgress]) -> str:
-    trained = any(run.steps for run in runs)
-    return "None of these runs trains factors A and B." if trained else "The gradients of A and B come with the first step."
-
-
-def _learned(runs: list[RunProgress], base: float | None, *, ended: bool) -> str:
-    best = best_run(runs)
-    if best is None or best.score is None:
-        return ""
-    several = len({run.spec.tuning.method for run in runs}) > 1
-    name = labels_of([run.spec for run in runs])[runs.index(best)] if several else ""
-    return learning_caption(best.score.accuracy, base, ended=ended, base_name=base_name(runs), best_name=name)
-
-
-@lru_cache(maxsize=16)
-def _reached(bench: str, matrix: str) -> Reach:
-    return reach(bench, matrix=matrix)
-
-
-@lru_cache(maxsize=1)
-def _square_and_rectangle() -> tuple[Matrix, Matrix]:
-    """A square matrix of the digits base and one that is not, both of layer 1."""
-    layer = [m for m in find_bench("digits").geometry().matrices if m.layer == 1]
-    return next(m for m in layer if m.d_out == m.d_in), next(m for m in layer if m.d_out != m.d_in)
-
-
-def _shape_label(m: Matrix) -> str:
-    return f"{label_of(m.name)}, {m.d_out} × {m.d_in}"
-
-
-def _live_spectrum(runs: list[RunProgress], matrix: str | None) -> Any:
-    seen = [run.spectrum.singular_values.get(matrix or "", ()) if run.spectrum else () for run in runs]
-    return spectrum(spectrum_lines([run.spec for run in runs], seen))
-
-
-def _last_of_most(runs: list[RunProgress]) -> str | None:
-    """The matrix that most runs adapt, the last of them where several are."""
-    adapted = Counter(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
-    return max(reversed(adapted), key=lambda name: adapted[name], default=None)
-
-
-def _matrix_label(name: str) -> str:
-    return f"{label_of(name)}  ({name})"
-
-
-def _memory_text(memory: RunMemory) -> str:
-    formula, measured = memory.formula_bytes, memory.measured_allocated_bytes
-    parts = [f"formula {'≤ ' if memory.is_bound else ''}{gigabytes(formula)}"] if formula is not None else []
-    return ", ".join([*parts, *([f"{gigabytes(measured)} measured"] if measured is not None else [])])
-
-
-def _row(run: RunProgress, memory: str) -> tuple[str, ...]:
-    spec, lora = run.spec, run.spec.tuning
-    r, alpha = (str(lora.r) if has_r(spec) else ""), (f"{lora.lora_alpha:g}" if has_alpha(spec) else "")
-    named = (spec.run_id, method_label(spec), r, alpha, ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
-    trained = count(run.start.trainable_params) if run.start else ""
-    accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")
-    status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")
-    return (*named, str(spec.seed), trained, memory, accuracy, loss, status)

@@ -22,6 +22,7 @@ from lora_lab.ui import train as view
 from lora_lab.ui.grid import targets_note
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
+from lora_lab.ui.train_cards import memory_text
 from lora_lab.ui.zero import duration_s, zero_events
 from lora_lab.units import gigabytes
 
@@ -89,7 +90,7 @@ def test_the_table_of_runs_tells_each_ones_memory_by_formula_and_nothing_that_wa
     ],
 )
 def test_memory_in_words_leaves_out_what_is_missing(memory: RunMemory, text: str) -> None:
-    assert view._memory_text(memory) == text
+    assert memory_text(memory) == text
 
 
 def test_on_zerogpu_stop_keeps_what_was_learned(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +181,7 @@ def test_an_empty_rate_is_each_methods_own_and_a_typed_one_is_for_all(lab: Lab) 
     assert rates == {m: own * METHODS[m].lr_factor for m in methods}
     assert {spec.learning_rate for spec in grid(lab, Selection(methods=methods, lr=0.003))} == {0.003}
     shown = view.TrainView(lab).show_costs(Selection(methods=methods))
-    assert "each method's own learning rate (0.005 for LoRA, 0.02 for IA³)" in unescape(shown[7])
+    assert f"each method's own learning rate (0.005 for LoRA, {0.005 * METHODS['ia3'].lr_factor:g} for IA³)" in unescape(shown[7])
     assert shown[11].placeholder == "each method's own"
     assert view.TrainView(lab).show_costs(Selection())[11].placeholder == "0.005"
 
