@@ -37,6 +37,7 @@ def _rows_of(method: str) -> Iterator[Row]:
         return
     yield Row(method, MethodSpec(method=method, r=2), learning_rate=_RATES.get(method, 0.05))
     if method == "lora":
+        yield Row("lora (MLP)", MethodSpec(r=2, target_modules=("up", "down")))
         yield from (Row(f"lora ({init})", MethodSpec(r=2, init_lora_weights=init)) for init in _STARTS)
 
 

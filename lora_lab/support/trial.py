@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTuner
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -235,7 +236,12 @@ def stored(base: nn.Module, matrix: Matrix) -> Tensor:
         return weight.mT if matrix.kind == "conv1d" else weight
     owner, _, name = matrix.name.rpartition(".")
     module: Any = base.get_submodule(owner)
-    stack: Tensor = getattr(module, name).detach()
+    delta: Tensor | float = 0.0
+    while isinstance(module, ParamWrapper):  # PEFT's, one in another where several parameters of a module are adapted
+        if module.parameter_name == name and not module.merged:
+            delta = module.get_delta_weight("default").detach()
+        module = module.base_layer
+    stack: Tensor = getattr(module, name).detach() + delta
     return stack.mT if getattr(module, "is_transposed", False) else stack
 
 

@@ -41,7 +41,7 @@ def test_dora_and_bitfit_are_chosen_started_and_compared(open_page: Callable[...
     wanted = {m: method_params(geometry, ll.MethodSpec(method=m, r=2)) for m in ("dora", "bitfit")}
     for params in wanted.values():
         expect(page.locator("#counts")).to_contain_text(f"{params:,}")
-    expect(page.locator("#plan")).to_contain_text(f"2 runs of {STEPS} steps at learning rate 0.005")
+    expect(page.locator("#plan")).to_contain_text(f"2 runs of {STEPS} steps at each method's own learning rate (0.005 for DoRA")
     assert "methods=dora,bitfit" in page.url
     page.locator("#start").click()
     page.locator('#status [data-state="finished"]').wait_for(timeout=60_000)

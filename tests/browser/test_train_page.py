@@ -64,10 +64,10 @@ def swept(browser: Any, app: Any) -> dict[str, Any]:
     while page.locator('#status [data-state="finished"]').count() == 0:
         while_training.append(traces(page, "loss"))
         page.wait_for_timeout(300)
-    page.wait_for_function("() => document.querySelectorAll('#runs-table a').length == 4", timeout=20_000)
+    page.wait_for_function("() => document.querySelectorAll('#runs-table a').length == 4", timeout=60_000)
     last_step = "t => Math.max(...t.x) == " + str(STEPS)
     drawn = f"() => document.querySelector('#accuracy .js-plotly-plot')._fullData.filter({last_step}).length == 4"
-    page.wait_for_function(drawn, timeout=20_000)
+    page.wait_for_function(drawn, timeout=60_000)
     page.wait_for_timeout(1000)  # the other plots came in the same answer
     shown = {plot: traces(page, plot) for plot in ("loss", "accuracy", "spectrum")}
     runs = {f"r {run.spec.tuning.r} · seed {run.spec.seed}": run for run in RunStore(app.runs).runs()}
