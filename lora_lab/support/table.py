@@ -53,8 +53,9 @@ _PREAMBLE = """\
 # Which model takes which method
 
 Each method is tried whole on a tiny random model of each family, with the method's own targets: LoRA on the MLP too
-(the experts, where there are some) and with each of its start values, QLoRA in each of its formats. ✓ means that every claim below the table holds; a number is the reason why it is refused,
-in the sentence that says so before anything is attached. Of {cells} cells {taken} pass and {refused} are refused; none is left out.
+(the experts, where there are some) and with each of its start values, QLoRA in each of its formats. ✓ means that every claim
+below the table holds; a number is the reason why it is refused, in the sentence that says so before anything is attached. Of
+{cells} cells {taken} pass and {refused} are refused; none is left out.
 `python -m lora_lab.support` writes this page and `data/support.json`, on the CPU; the tests try every cell anew.
 """
 
