@@ -1,23 +1,16 @@
 """The chain rule of LoRA's factors on a run of the lab: its own first batch, at its start and at its end."""
 
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-
-from torch import nn
 
 from lora_lab.analysis.records import ChainRule
 from lora_lab.benches import find_bench
 from lora_lab.errors import SpecError
 from lora_lab.inference.open_run import open_run
-from lora_lab.live_geometry import read_geometry
-from lora_lab.methods import attach_method
 from lora_lab.specs import COMBINED, METHODS, RunSpec
 from lora_lab.training import chain_rule, threads_for
+from lora_lab.training.begin import batches, begun
 from lora_lab.training.devices import pinned_threads
-from lora_lab.training.loop import batches
-
-_EVA_BATCHES = 4
 
 
 @lru_cache(maxsize=128)
@@ -37,7 +30,7 @@ def chain_rule_of(spec: RunSpec, module_name: str, *, adapter_dir: Path | None =
     bench = find_bench(spec.bench, spec.data)
     with pinned_threads(threads_for(bench.defaults.threads)):
         training, _ = bench.splits()
-        model = _at_the_start(spec) if adapter_dir is None else open_run(spec, adapter_dir)
+        model = begun(spec, bench, bench.build(), training) if adapter_dir is None else open_run(spec, adapter_dir)
         first = next(iter(batches(training, spec.batch_size, steps=1, seed=spec.seed)))
         return chain_rule(model, first, module_name)
 
@@ -49,20 +42,3 @@ def _refuse_without_rule(spec: RunSpec) -> None:
         raise SpecError(f"{METHODS[spec.tuning.method].label} trains more than A and B: the rule is shown on LoRA alone.")
     if spec.tuning.method in ("adalora", "vera"):
         raise SpecError(f"{METHODS[spec.tuning.method].label} has something between B and A: its gradients follow another rule.")
-
-
-def _at_the_start(spec: RunSpec) -> nn.Module:
-    bench = find_bench(spec.bench, spec.data)
-    base = bench.build()
-    training, _ = bench.splits()
-    drawn = islice(batches(training, spec.batch_size, steps=_EVA_BATCHES, seed=spec.seed), _EVA_BATCHES)
-    model: nn.Module = attach_method(
-        base,
-        spec.tuning,
-        seed=spec.seed,
-        head_modules=bench.head_modules(read_geometry(base)),
-        task_type=bench.task_type,
-        batches=list(drawn) if spec.tuning.init_lora_weights == "eva" else (),
-        total_steps=spec.steps,
-    )
-    return model

@@ -163,7 +163,6 @@ def quiet_peft() -> Iterator[None]:
     """A block in which PEFT attaches or loads without warnings that say nothing here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        warnings.filterwarnings("ignore", message="lora with eva initialization")  # advice on memory
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # LN tuning asks a norm for its in_features
         # it looks for patterns of rank among modules alone, where experts are parameters
         warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys did not match")

@@ -13,14 +13,15 @@ from torch import nn
 
 from lora_lab.adapters import Adapter, from_model, load_adapter, moved_by, save, save_initial, save_trained
 from lora_lab.assets import sha256_of
-from lora_lab.benches import Bench, Split, find_bench
+from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
 from lora_lab.lowrank import LowRank
-from lora_lab.methods import attach_method, beneath, quantize, trainable_params
+from lora_lab.methods import beneath, trainable_params
 from lora_lab.specs import MOVING_INITS, RunSpec
+from lora_lab.training.begin import batches, begun
 from lora_lab.training.devices import (
     autocast,
     peak_memory_bytes,
@@ -37,7 +38,6 @@ from lora_lab.training.gradients import gradient_norms
 from lora_lab.training.optimizers import make_optimizer, warm_up_and_cosine
 
 _SPECTRA_A_RUN = 40
-_EVA_BATCHES = 4
 _LARGEST_LIVE_R = 512  # a wider ΔW without factors is a second a matrix: it is read when the run has ended
 
 
@@ -83,28 +83,14 @@ class _Run:
         in_place, by_loftq = spec.tuning.method in ("full", "partial"), spec.tuning.init_lora_weights == "loftq"
         before = _originals(model, geometry) if in_place or by_loftq else {}
         self.originals = before if in_place else {}
-        self.model = self._attached(model).to(device)
+        compute_dtype = torch.bfloat16 if precision_on(device) == "bf16" else torch.float32
+        self.model = begun(spec, bench, model, self.training, compute_dtype=compute_dtype).to(device)
         self.carrier = beneath(self.model) or self.model  # what has ΔW, where virtual tokens stand above it
         self.start: Mapping[str, LowRank] | None = moved_by(self.carrier, before) if by_loftq else None
         if spec.tuning.init_lora_weights in MOVING_INITS:
             self.start = self._kept_start()
         self.step = 0
         self.longest_tokens: int | None = None
-
-    def _attached(self, model: nn.Module) -> nn.Module:
-        """The base, quantized or not, with the method on it."""
-        spec, bench = self.spec, self.bench
-        compute_dtype = torch.bfloat16 if precision_on(self.device) == "bf16" else torch.float32
-        data = list(batches(self.training, spec.batch_size, steps=_EVA_BATCHES, seed=spec.seed))
-        return attach_method(
-            quantize(model, spec.quant, compute_dtype=compute_dtype),
-            spec.tuning,
-            seed=spec.seed,
-            head_modules=self.heads,
-            task_type=bench.task_type,
-            batches=data if spec.tuning.init_lora_weights == "eva" else (),
-            total_steps=spec.steps,
-        )
 
     def _kept_start(self) -> Adapter:
         """The factors that were taken out of the base: ΔW is counted from them, and saved without them."""
@@ -249,19 +235,3 @@ def _originals(model: nn.Module, geometry: Geometry) -> dict[str, torch.Tensor]:
     wanted = [m for m in geometry.matrices if m.kind != "experts" and not m.tied and m.role != "head"]
     stored = {m.name: model.get_parameter(f"{m.name}.weight").detach().clone() for m in wanted}
     return {m.name: stored[m.name].T if m.kind == "conv1d" else stored[m.name] for m in wanted}
-
-
-def batches(split: Split, batch_size: int, *, steps: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
-    """`steps` batches of the split in a seeded order, reshuffled every epoch.
-
-    An epoch shows every row once, and no batch holds a row twice unless the split is smaller than a batch: rows left over from
-    one epoch come late in the next.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        while len(order) < batch_size:
-            fresh = torch.randperm(len(split), generator=generator)
-            order = torch.cat([order, fresh[torch.isin(fresh, order).int().argsort(stable=True)]])
-        yield split.batch(order[:batch_size])
-        order = order[batch_size:]
