@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lora_lab.analysis.records import ChainRule, FirstGradient, GradientNorms, MatrixGradient
 from lora_lab.errors import SpecError, out_of_range
+from lora_lab.training.optimizers import optimizer_class
 
 _PREFIX = "base_model.model."
-_OPTIMIZERS: dict[str, Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam, "SGD": torch.optim.SGD}
 Batch = Mapping[str, Tensor]
 
 
@@ -189,19 +189,18 @@ def first_gradients(
         batches: columns of the model's forward, one mapping a step.
         steps: how many, at least 1.
         learning_rate: constant.
-        optimizer: AdamW, Adam or SGD.
+        optimizer: a class of torch.optim or bitsandbytes.optim, by name.
 
     Raises:
         SpecError: an unknown optimizer, too few batches, or a batch without labels.
     """
-    if optimizer not in _OPTIMIZERS:
-        raise SpecError(out_of_range("optimizer", "first_gradients", f"one of {', '.join(_OPTIMIZERS)}", optimizer))
+    chosen: Any = optimizer_class(optimizer)
     if steps < 1:
         raise SpecError(out_of_range("steps", "first_gradients", "at least 1", steps))
     taken = list(islice(batches, steps))
     if len(taken) < steps:
         raise SpecError(out_of_range("batches", "first_gradients", f"at least {steps} batches, one a step", len(taken)))
-    update = _OPTIMIZERS[optimizer]([p for p in peft_model.parameters() if p.requires_grad], lr=learning_rate)
+    update = chosen([p for p in peft_model.parameters() if p.requires_grad], lr=learning_rate)
     update.zero_grad()
     return tuple(_one_step(peft_model, batch, step, update) for step, batch in enumerate(taken, 1))
 

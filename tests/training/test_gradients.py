@@ -282,7 +282,8 @@ def test_the_steps_are_those_of_plain_torch(digits_base: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"optimizer": "Lion"}, "optimizer parameter .* one of AdamW, Adam, SGD. Got 'Lion'"),
+        ({"optimizer": "Lyon"}, "optimizer parameter .* a class of torch.optim .*AdamW.* Got 'Lyon'"),
+        ({"optimizer": "LBFGS"}, "optimizer parameter .* steps by itself .*it wants a closure.*Got 'LBFGS'"),
         ({"steps": 0}, "steps parameter .* at least 1. Got 0"),
         ({"steps": 3}, "at least 3 batches, one a step. Got 2"),
     ],
