@@ -145,6 +145,16 @@ class MethodSpec:
         return (self.target_modules or info.default_targets) if info.has_targets else ()
 
     @property
+    def has_r(self) -> bool:
+        """Whether r means something to the method."""
+        return bool(METHODS[self.method].r_is)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether lora_alpha means something to the method: VeRA's vectors are its scaling."""
+        return self.method in LORA_KIN and self.method != "vera"
+
+    @property
     def scaling(self) -> float:
         """The factor of B A: lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
         return self.lora_alpha / (math.sqrt(self.r) if self.method == "rslora" else self.r)
@@ -169,8 +179,8 @@ class MethodSpec:
         """
         info, plain = METHODS[self.method], MethodSpec()
         unused = {
-            "r": not info.r_is,
-            "lora_alpha": self.method not in LORA_KIN or self.method == "vera",
+            "r": not self.has_r,
+            "lora_alpha": not self.has_alpha,
             "lora_dropout": self.method not in LORA_KIN,
             "target_modules": not info.has_targets,
             "init_lora_weights": self.method not in LORA_KIN,

@@ -69,8 +69,10 @@ def _training_arguments(step: StepSpec) -> dict[str, object]:
 
 
 _VARIABLES = ("config", "tokens")
-_BOTH = """# get_peft_model(get_peft_model(model, config).get_base_model(), tokens): the second freezes the first's factors,
-# which are set to train again afterwards"""
+_BOTH = """# lower = get_peft_model(model, config)
+# both = get_peft_model(lower.get_base_model(), tokens)
+# the second freezes the first's factors:
+# set them to train again"""
 _CONFIGS = {
     **dict.fromkeys(("lora", "rslora", "lora+", "dora", "qlora"), "LoraConfig"),
     "vera": "VeraConfig",

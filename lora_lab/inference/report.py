@@ -80,7 +80,7 @@ def _refuse_unmergeable(spec: RunSpec) -> None:
     label = METHODS[spec.tuning.method].label
     if spec.tuning.method in IN_PLACE:
         raise MergeError(f"{label} trains the base's own weights: there is nothing to merge.")
-    if spec.tuning.method in ("adapter", "adapter_pfeiffer"):
+    if METHODS[spec.tuning.method].r_is == "bottleneck width":
         raise MergeError(f"{label} is a network of its own beside the base's: no weight can hold it.")
     if spec.tuning.virtual_tokens:
         raise MergeError(f"{label} puts tokens before the text: no weight can hold them.")

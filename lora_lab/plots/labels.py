@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lora_lab.specs import LORA_KIN, METHODS, RunSpec
+from lora_lab.specs import METHODS, RunSpec
 
 
 def labels_of(specs: Sequence[RunSpec]) -> list[str]:
@@ -64,7 +64,7 @@ def _details(spec: RunSpec) -> tuple[str, ...]:
     return (
         f"{spec.bench} on {spec.data.path.rsplit('/', 1)[-1]}" if spec.data else spec.bench,
         ", ".join(tuning.target_modules),
-        f"α {tuning.lora_alpha:g}" if tuning.method in LORA_KIN and tuning.method != "vera" else "",
+        f"α {tuning.lora_alpha:g}" if tuning.has_alpha else "",
         f"dropout {tuning.lora_dropout:g}",
         f"{tuning.init_lora_weights} start",
         f"{tuning.num_virtual_tokens} tokens",

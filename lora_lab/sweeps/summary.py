@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from lora_lab.specs import LORA_KIN, METHODS, RunSpec, unique
+from lora_lab.specs import RunSpec, unique
 from lora_lab.sweeps.progress import RunProgress
 
 _NO_R = 0  # the column of a method without r
@@ -41,11 +41,11 @@ def rank_table(runs: Iterable[RunProgress]) -> RankTable:
     groups: dict[tuple[RunSpec, int], list[float]] = defaultdict(list)
     for run in runs:
         if run.done and run.done.status == "finished" and run.score:
-            r = run.spec.tuning.r if has_r(run.spec) else _NO_R
+            r = run.spec.tuning.r if run.spec.tuning.has_r else _NO_R
             groups[_row_of(run.spec, by_rank), r].append(run.score.accuracy)
-    ranks = unique(sorted(run.spec.tuning.r for run in runs if has_r(run.spec)))
+    ranks = unique(sorted(run.spec.tuning.r for run in runs if run.spec.tuning.has_r))
     specs = unique(_row_of(run.spec, by_rank) for run in runs)
-    columns = {spec: ranks if has_r(spec) else (_NO_R,) for spec in specs}
+    columns = {spec: ranks if spec.tuning.has_r else (_NO_R,) for spec in specs}
     rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in columns[spec])) for spec in specs)
     return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
 
@@ -60,24 +60,14 @@ def base_name(runs: Iterable[RunProgress]) -> str:
     return "frozen base under an untrained head" if any(run.start and run.start.head_params for run in runs) else "frozen base"
 
 
-def has_r(spec: RunSpec) -> bool:
-    """Whether r means something to the run's method."""
-    return bool(METHODS[spec.tuning.method].r_is)
-
-
-def has_alpha(spec: RunSpec) -> bool:
-    """Whether lora_alpha means something to the run's method."""
-    return spec.tuning.method in LORA_KIN and spec.tuning.method != "vera"
-
-
 def _alpha_follows_rank(specs: list[RunSpec]) -> bool:
-    specs = [spec for spec in specs if has_alpha(spec)]
+    specs = [spec for spec in specs if spec.tuning.has_alpha]
     ratios = {spec.tuning.lora_alpha / spec.tuning.r for spec in specs}
     return len(ratios) == 1 and len({spec.tuning.lora_alpha for spec in specs}) > 1
 
 
 def _row_of(spec: RunSpec, by_rank: bool) -> RunSpec:
-    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank and has_alpha(spec) else spec.tuning.lora_alpha
+    alpha = spec.tuning.lora_alpha / spec.tuning.r if by_rank and spec.tuning.has_alpha else spec.tuning.lora_alpha
     return replace(spec, seed=0, tuning=replace(spec.tuning, r=1, lora_alpha=alpha))
 
 

@@ -10,7 +10,7 @@ from lora_lab.plots import PALETTE, merge_way, r_meaning, row_label, run_colour,
 from lora_lab.roles import ROLES, label_of, stack_of
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.jobs import Job
-from lora_lab.sweeps.summary import Cell, RankTable, has_r
+from lora_lab.sweeps.summary import Cell, RankTable
 from lora_lab.units import percent, seconds
 
 PICK_JS = """
@@ -126,7 +126,7 @@ def _rank_row(spec: RunSpec, cells: Sequence[Cell | None], table: RankTable) -> 
     name, *details = [*row_label(spec, alpha_by_rank=table.alpha_by_rank).split(" · "), *filter(None, [r_meaning(spec)])]
     swatch = f'<i class="lab-swatch" style="background:{run_colour(spec.tuning.method, 8)}"></i>'
     label = f"<td>{swatch}<b>{escape(name)}</b> <small>{escape(' · '.join(details))}</small></td>"
-    if has_r(spec):
+    if spec.tuning.has_r:
         return f"<tr>{label}{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
     no_rank = "<small>without a rank:</small> " if table.ranks else ""
     return f'<tr>{label}<td class="wide" colspan="{max(len(table.ranks), 1)}">{no_rank}{_cell_text(cells[0])}</td></tr>'

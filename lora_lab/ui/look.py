@@ -28,7 +28,6 @@ from lora_lab.plots import (
 from lora_lab.roles import label_of, layer_of, role_of
 from lora_lab.specs import METHODS, MOVING_INITS, PLAIN_LORA
 from lora_lab.sweeps import Run
-from lora_lab.sweeps.summary import has_alpha
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors
 from lora_lab.ui.place import MEASURES, Place
@@ -121,7 +120,8 @@ class LookView(Place):
         run = _pick(runs, selection.run) or runs[0]
         against = _pick(runs, selection.against) or min(runs, key=lambda other: _distance(other, run))
         first, second = self.lab.adapter(run), self.lab.adapter(against)
-        matrix = selection.matrix if selection.matrix in first else next(reversed(list(first)), "")
+        shared = [name for name in first if name in second] or list(first)
+        matrix = selection.matrix if selection.matrix in first else next(reversed(shared), "")
         has_a = _trains_a(run) and _trains_a(against)
         of = selection.of if has_a else "delta"
         selection = replace(selection, run=run.run_id, against=against.run_id, matrix=matrix or selection.matrix, of=of)
@@ -209,7 +209,7 @@ def _facts(run: Run) -> str:
         escape(run.spec.bench),
         f"<b>{escape(method_label(run.spec))}</b>",
         *([f"{'r' if meaning == 'rank' else meaning} <b>{lora.r}</b>"] if meaning else []),
-        *([f"α <b>{lora.lora_alpha:g}</b>"] if has_alpha(run.spec) else []),
+        *([f"α <b>{lora.lora_alpha:g}</b>"] if run.spec.tuning.has_alpha else []),
         *([escape(run.spec.optimizer)] if run.spec.optimizer != "AdamW" else []),
         f"seed <b>{run.spec.seed}</b>",
         f"{m['step']} of {run.spec.steps} steps, {m['status']}",

@@ -25,9 +25,9 @@ from lora_lab.plots import (
     spectrum_lines,
 )
 from lora_lab.roles import label_of
-from lora_lab.specs import LORA_KIN, METHODS, RunSpec
+from lora_lab.specs import METHODS, MethodSpec, RunSpec
 from lora_lab.sweeps import Run, RunMemory, RunProgress, memory_of
-from lora_lab.sweeps.summary import base_name, best_run, has_alpha, has_r
+from lora_lab.sweeps.summary import base_name, best_run
 from lora_lab.training import methods_for, reach
 from lora_lab.ui import html
 from lora_lab.ui.grid import (
@@ -111,8 +111,8 @@ def controls(bench: Bench, geometry: Geometry, selection: Selection, specs: tupl
     fit = [
         method for method, refusal in methods_for(bench, geometry=geometry).items() if not refusal or method in selection.methods
     ]
-    ranked = any(METHODS[method].r_is for method in selection.methods)
-    scaled = any(method in LORA_KIN for method in selection.methods)
+    chosen = [MethodSpec(method=method) for method in selection.methods]
+    ranked, scaled = any(spec.has_r for spec in chosen), any(spec.has_alpha for spec in chosen)
     used = uses(selection)
     return [
         gr.Dropdown(choices=[(METHODS[m].label, m) for m in fit]),  # no value: another may have been picked since
@@ -176,7 +176,7 @@ def memory_text(memory: RunMemory) -> str:
 
 def _row(run: RunProgress, memory: str) -> tuple[str, ...]:
     spec, lora = run.spec, run.spec.tuning
-    r, alpha = (str(lora.r) if has_r(spec) else ""), (f"{lora.lora_alpha:g}" if has_alpha(spec) else "")
+    r, alpha = (str(lora.r) if spec.tuning.has_r else ""), (f"{lora.lora_alpha:g}" if spec.tuning.has_alpha else "")
     named = (spec.run_id, method_label(spec), r, alpha, ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
     accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")

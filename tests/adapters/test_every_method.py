@@ -435,7 +435,8 @@ def stacked(found: dict[str, Tensor], name: str) -> Tensor:
 
 def on_quantized(bits: int, config: PeftConfig) -> PeftModel:
     """The method on one quantized layer of 64 to 128."""
-    bnb = pytest.importorskip("bitsandbytes")
+    import bitsandbytes as bnb
+
     weight = torch.randn(128, 64, generator=torch.Generator().manual_seed(0))
     if bits == 4:
         layer = bnb.nn.Linear4bit(64, 128, bias=False, compute_dtype=torch.float32, quant_type="nf4")

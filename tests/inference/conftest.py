@@ -65,7 +65,6 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def quantize(family: str, how: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The family's base as transformers quantizes it, in eval mode."""
-    pytest.importorskip("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     plain = base(family, dtype=dtype)

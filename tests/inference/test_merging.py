@@ -308,7 +308,8 @@ def test_a_quantized_conv1d_is_a_conv1d_again_when_unloaded(tiny, tmp_path):
 
 @pytest.mark.parametrize("double", [False, True])
 def test_a_layer_that_was_repacked_is_unpacked(double):
-    bnb = pytest.importorskip("bitsandbytes")
+    import bitsandbytes as bnb
+
     if not bnb.functional.has_avx512bf16():
         pytest.skip("this processor has no AVX512-BF16, so that bitsandbytes repacks nothing")
     layer = bnb.nn.Linear4bit(128, 64, quant_type="nf4", compress_statistics=double).to("cpu").eval()

@@ -46,6 +46,13 @@ def test_a_matrix_that_run_2_does_not_adapt_is_said(lab: Lab) -> None:
     assert "does not adapt layer 3 · v" in outputs[-1]
 
 
+def test_of_two_runs_a_matrix_that_both_adapt_is_shown_first(tmp_path: Path) -> None:
+    wide = train("digits", LoraSpec(r=2, target_modules=("q", "up")), steps=2, runs=tmp_path)
+    narrow = train("digits", LoraSpec(r=2, target_modules=("q",)), steps=2, runs=tmp_path)
+    shown = selection_shown(LookView(Lab(RunStore(tmp_path))).show(Selection(run=wide.run_id, against=narrow.run_id)))
+    assert shown.matrix == "vit.layers.3.attention.q_proj"
+
+
 def test_singular_vectors_of_a_live_on_the_input_side(lab: Lab) -> None:
     shown = selection_shown(LookView(lab).choose(Selection(), "", "", "a", "out"))
     assert (shown.of, shown.side) == ("a", "in")
