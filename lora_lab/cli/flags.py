@@ -1,0 +1,94 @@
+"""What the commands share: flags, what they mean, and how a document is printed."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+from lora_lab.errors import SpecError
+from lora_lab.specs import METHODS, DataSpec, Init, MethodSpec, parse_layers, resolve_alpha
+
+# The core is imported inside each command: `--help` and the other commands wait for no torch.
+# ruff: noqa: PLC0415
+
+
+def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=run)
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    return command
+
+
+def bench_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--bench", required=True, help="digits, digits:inverted, digits:noised, reviews, a folder or a Hub id")
+    command.add_argument("--data", help="CSV or JSONL for a base of your own")
+    command.add_argument("--text-column", default="text")
+    command.add_argument("--label-column", default="label")
+    command.add_argument("--steps")
+    command.add_argument("--batch", help="batch size")
+    command.add_argument("--dropout", default="0", help="lora_dropout")
+    command.add_argument("--virtual-tokens", default="8", help="tokens of the prefix or prompt that goes with LoRA")
+    command.add_argument("--quant", help="none, int8, nf4 or nf4-dq; QLoRA means nf4-dq by default")
+    command.add_argument("--optimizer", help="a class of torch.optim or bitsandbytes.optim; AdamW by default")
+    command.add_argument("--device", help="cuda, mps or cpu; the best there is by default")
+    command.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+
+
+def method_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--method", default="lora", help=", ".join(METHODS))
+    command.add_argument("--r", default="8", help="rank, bottleneck width, virtual tokens or top layers")
+    command.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
+    command.add_argument("--targets", default="", help="module names or roles, or all-linear; the method's own by default")
+    command.add_argument("--layers", default="", help="layers to adapt, such as 0-5,8")
+    command.add_argument("--bias", default="none", help="biases trained beside: none, all or lora_only")
+    command.add_argument("--init", default="default", help=f"start values of A and B: {', '.join(get_args(Init))}")
+
+
+def method_spec(arguments: argparse.Namespace) -> MethodSpec:
+    r = number("r", arguments.r, int)
+    return MethodSpec(
+        method=arguments.method,
+        r=r,
+        lora_alpha=resolve_alpha(arguments.alpha, r),
+        lora_dropout=number("dropout", arguments.dropout, float),
+        target_modules=names(arguments.targets),
+        layers_to_transform=parse_layers(arguments.layers),
+        bias=arguments.bias,
+        init_lora_weights=arguments.init,
+        num_virtual_tokens=number("virtual-tokens", arguments.virtual_tokens, int),
+    )
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Fetch what the bench needs, saying so."""
+    from lora_lab.benches import find_bench
+
+    find_bench(arguments.bench, data_of(arguments)).prepare(notify=lambda sentence: print(sentence, file=sys.stderr, flush=True))
+
+
+def data_of(arguments: argparse.Namespace) -> DataSpec | None:
+    if arguments.data is None:
+        return None
+    return DataSpec(path=arguments.data, text_column=arguments.text_column, label_column=arguments.label_column)
+
+
+def names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def number(flag: str, text: str, kind: type[Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "an int" if kind is int else "a number"
+        raise SpecError(f"--{flag} must be {wanted}. Got {text!r}.") from None
+
+
+def optional(flag: str, text: str | None, kind: type[Any]) -> Any:
+    return None if text is None else number(flag, text, kind)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=1, allow_nan=False))
