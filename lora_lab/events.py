@@ -1,13 +1,15 @@
 """What training yields: small frozen records that pickle, and turn into JSON and back without loss.
 
-A run is the sequence Start, then Eval at step 0 (the frozen base), then Steps with an Eval and a Spectrum now and then,
-then Done. A number that was not measured is None.
+A run is the sequence Start, then Evals at step 0 (the frozen base), then Steps with an Eval and a Spectrum now and then, then
+what the finished run scores on the test split and what it forgot, then Done. A number that was not measured is None.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["finished", "stopped", "diverged", "failed"]
+SplitName = Literal["validation", "test"]
+Kept = Literal["accuracy", "cosine", "loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,15 @@ class StartEvent:
     total_params: int
     device: str
     precision: str
+    metric: str = "accuracy"  # what `score` is, a name of METRICS
 
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
     """One optimizer step: the loss (nats) before it, the norm of the gradient before clipping.
 
-    Of LoRA's factors the norms over all matrices of ∂L/∂A and ∂L/∂B, before clipping too.
+    Of LoRA's factors the norms over all matrices of ∂L/∂A and ∂L/∂B, before clipping too. `step_s` is what the step alone took:
+    forward, backward and update.
     """
 
     step: int
@@ -37,16 +41,33 @@ class StepEvent:
     elapsed_s: float
     grad_norm_a: float | None = None
     grad_norm_b: float | None = None
+    step_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvalEvent:
-    """The held-out split, scored. Step 0 is the frozen base."""
+    """A held-out split, scored by the task's metric. Step 0 is the frozen base.
+
+    `score` is None where it was not measured, as where answers have to be written for it and the run goes on; or where the
+    task has no metric but its loss.
+    """
 
     step: int
-    accuracy: float
+    score: float | None
     loss: float
     elapsed_s: float
+    split: SplitName = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class ForgettingEvent:
+    """What the base could before, measured before training and after: accuracy on its old task, mean cosine of its embeddings to
+    those it gave (1 before), or its loss in nats on a fixed text."""
+
+    step: int
+    kept: Kept
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +95,8 @@ class DoneEvent:
     longest_tokens: int | None = None
 
 
-Event = StartEvent | StepEvent | EvalEvent | SpectrumEvent | DoneEvent
-_KINDS = {cls.__name__: cls for cls in (StartEvent, StepEvent, EvalEvent, SpectrumEvent, DoneEvent)}
+Event = StartEvent | StepEvent | EvalEvent | ForgettingEvent | SpectrumEvent | DoneEvent
+_KINDS = {cls.__name__: cls for cls in (StartEvent, StepEvent, EvalEvent, ForgettingEvent, SpectrumEvent, DoneEvent)}
 
 
 def to_record(event: Event) -> dict[str, Any]:

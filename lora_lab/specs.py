@@ -16,7 +16,7 @@ from lora_lab.errors import SpecError, out_of_range
 
 ALL_LINEAR = "all-linear"
 Number = int | float  # a user may write alpha 16 or 16.0: both are kept as 16.0, and name one run
-_SCHEMA = 2  # raise it when a field changes what a run is: old ids then stay apart from new ones
+_SCHEMA = 3  # raise it when a field changes what a run is: old ids then stay apart from new ones
 
 
 def _require(ok: bool, parameter: str, owner: object, allowed: str, got: object) -> None:

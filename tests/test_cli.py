@@ -125,7 +125,7 @@ def test_adapter_gives_the_same_accuracy_in_plain_peft(swept: dict[str, Any]) ->
     run = swept["runs"][2]
     bench = ll.find_bench("digits")
     model = PeftModel.from_pretrained(bench.build(), run["adapter_dir"])
-    assert ll.evaluate(model, bench.splits()[1]).accuracy == pytest.approx(run["metrics"]["accuracy"])
+    assert ll.evaluate(model, bench.splits()[1]).value == pytest.approx(run["metrics"]["accuracy"])
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_reviews_learn_above_three_quarters(repository: Path, readme_commands: l
     assert 0.4 <= run["metrics"]["base_accuracy"] <= 0.6
     bench = ll.find_bench("reviews")
     model = PeftModel.from_pretrained(bench.build(), run["adapter_dir"])
-    assert ll.evaluate(model, bench.splits()[1]).accuracy == pytest.approx(run["metrics"]["accuracy"])
+    assert ll.evaluate(model, bench.splits()[1]).value == pytest.approx(run["metrics"]["accuracy"])
 
 
 BAD = [

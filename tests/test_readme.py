@@ -123,5 +123,5 @@ def test_base_accuracies_told_are_those_measured(readme: str, repository: Path) 
         ("digits:noised", "noised ({:.1f} %)"),
     ):
         bench = ll.find_bench(name)
-        accuracy = ll.evaluate(bench.build(), bench.splits()[1]).accuracy
+        accuracy = ll.evaluate(bench.build(), bench.splits()[1]).value
         assert sentence.format(100 * accuracy) in readme

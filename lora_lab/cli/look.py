@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.cli.flags import command, print_json
-from lora_lab.units import percent
+from lora_lab.metrics import METRICS
 
 # The core is imported inside each command: `--help` and the other commands wait for no torch.
 # ruff: noqa: PLC0415
@@ -66,12 +66,17 @@ def _merge(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"run_id": run.run_id, **asdict(report), "out": arguments.out})
         return 0
-    print(f"{'adapter':28} {'logits moved by':>16} {'accuracy':>9}   on {report.rows} held-out examples")
-    print(f"{'beside the base, as trained':28} {'':>16} {percent(report.accuracy):>9}")
+    metric = METRICS[report.metric]
+
+    def shown(score: float | None) -> str:
+        return "" if score is None else metric.text(score)
+
+    print(f"{'adapter':28} {'logits moved by':>16} {metric.label:>9}   on {report.rows} test examples")
+    print(f"{'beside the base, as trained':28} {'':>16} {shown(report.score):>9}")
     for way in (*report.ways, *([report.unquantized] if report.unquantized else [])):
         moved = "" if way.difference is None else f"{way.difference:.2e}"
         name = "on the unquantized base" if way.name == "unquantized" else f"merged, kept in {way.name}"
-        print(f"{name:28} {moved:>16} {'' if way.score is None else percent(way.score):>9}")
+        print(f"{name:28} {moved:>16} {shown(way.score):>9}")
     return 0
 
 

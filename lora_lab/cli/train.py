@@ -19,7 +19,7 @@ from lora_lab.cli.flags import (
 )
 from lora_lab.events import DoneEvent, EvalEvent, Event
 from lora_lab.specs import METHODS, Init, RunSpec, SweepSpec
-from lora_lab.units import count, percent, seconds
+from lora_lab.units import count, seconds
 
 if TYPE_CHECKING:
     from lora_lab.sweeps import Run
@@ -122,18 +122,26 @@ def report_progress(spec: RunSpec, event: Event) -> None:
     """Progress, a line an evaluation, on standard error."""
     name = f"{spec.tuning.method} r {spec.tuning.r} · seed {spec.seed}"
     if isinstance(event, EvalEvent):
-        line = f"step {event.step} of {spec.steps}: accuracy {percent(event.accuracy)}, loss {event.loss:.3f}"
-        print(f"{name} · {line}", file=sys.stderr, flush=True)
+        score = "" if event.score is None else f"score {event.score:.4g}, "
+        split = "" if event.split == "validation" else f" ({event.split} split)"
+        print(f"{name} · step {event.step} of {spec.steps}{split}: {score}loss {event.loss:.3f}", file=sys.stderr, flush=True)
     elif isinstance(event, DoneEvent) and event.status != "finished":
         print(f"{name} · {event.status}: {event.message}", file=sys.stderr, flush=True)
 
 
 def print_runs(runs: "Sequence[Run]") -> None:
-    heads = f"{'seed':>4} {'trains':>8} {'accuracy':>9} {'base':>7} {'status':>9}"
+    heads = f"{'seed':>4} {'trains':>8} {'score':>9} {'base':>9} {'loss':>7} {'status':>9}"
     print(f"{'run':12} {'method':16} {'r':>4} {'alpha':>6} {'targets':24} {heads}")
     for run in runs:
         tuning, m = run.spec.tuning, run.metrics
-        accuracy = "" if m["accuracy"] is None else percent(m["accuracy"])
+        score, base = (_shown(run, run.score(base=base)) for base in (False, True))
         adapter = f"{tuning.method:16} {tuning.r:>4} {tuning.lora_alpha:>6g} {','.join(tuning.target_modules):24}"
-        found = f"{accuracy:>9} {percent(m['base_accuracy']):>7} {m['status']:>9}"
+        loss = "" if m["loss"] is None else f"{m['loss']:.3f}"
+        found = f"{score:>9} {base:>9} {loss:>7} {m['status']:>9}"
         print(f"{run.run_id} {adapter} {run.spec.seed:>4} {count(m['trainable_params']):>8} {found}")
+    for label in sorted({run.metric.label for run in runs}):
+        print(f"score and base are the {label} on the validation split, of the run at its end and of its frozen base")
+
+
+def _shown(run: "Run", score: float | None) -> str:
+    return "" if score is None else run.metric.text(score)

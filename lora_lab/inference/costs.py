@@ -31,7 +31,7 @@ class MergeCost:
     score: float | None = None
 
 
-Measure = Callable[[nn.Module], float]
+Measure = Callable[[nn.Module], float | None]
 
 
 def merge_costs(model: nn.Module, batches: Sequence[Batch], *, score: Measure | None = None) -> tuple[MergeCost, ...]:
@@ -44,7 +44,7 @@ def merge_costs(model: nn.Module, batches: Sequence[Batch], *, score: Measure | 
     Args:
         model: a live PEFT model.
         batches: keyword arguments of the model; logits of every position count.
-        score: measured on each merged model too, such as its accuracy.
+        score: measured on each merged model too, such as its accuracy; None where it is not defined.
 
     Raises:
         MergeError: as `merge`, or there is no batch.

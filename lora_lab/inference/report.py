@@ -21,44 +21,48 @@ _ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """Accuracies in 0..1 on the same held-out rows; differences are relative, of logits.
+    """Scores by the task's metric on the same test rows; differences are relative, of logits.
 
     Attributes:
-        rows: how many held-out examples were read.
-        accuracy: of the run as it was trained, its adapter beside the base.
+        rows: how many examples of the test split were read.
+        metric: what the scores are.
+        score: of the run as it was trained, its adapter beside the base.
         ways: the adapter merged into the base, in each way.
         unquantized: the same adapter on the base that was not quantized; None where the base was not.
     """
 
     rows: int
-    accuracy: float
+    metric: str
+    score: float | None
     ways: tuple[MergeCost, ...]
     unquantized: MergeCost | None
 
 
 def merge_report(spec: RunSpec, adapter_dir: Path) -> MergeReport:
-    """Measure what merging does to a run, on at most 256 held-out rows.
+    """Measure what merging does to a run, on at most 256 rows of the test split.
 
     Raises:
         MergeError: the method does not merge.
         LabError: the base cannot be had.
     """
     _refuse_unmergeable(spec)
-    _, held_out = find_bench(spec.bench, spec.data).splits()
+    held_out = find_bench(spec.bench, spec.data).splits().test
     split = held_out.take(torch.arange(min(_ROWS, len(held_out))))
-    chunks = [split.batch(rows) for rows in torch.split(torch.arange(len(split)), 64)]
+    chunks = [split.batch(rows) for rows in torch.split(torch.arange(len(split)), split.task.rows_a_batch)]
     batches = [{name: column for name, column in chunk.items() if name != "labels"} for chunk in chunks]
 
-    def accuracy(model: nn.Module) -> float:
-        return evaluate(model, split).accuracy
+    metric = split.task.metric
+
+    def score(model: nn.Module) -> float | None:
+        return evaluate(model, split).value
 
     model = open_run(spec, adapter_dir)
-    ways = merge_costs(model, batches, score=accuracy)
+    ways = merge_costs(model, batches, score=score)
     if spec.quant == "none":
-        return MergeReport(len(split), accuracy(model), ways, None)
+        return MergeReport(len(split), metric, score(model), ways, None)
     plain = open_run(spec, adapter_dir, quant="none")
-    beside = MergeCost("unquantized", on_unquantized(model, plain, batches), accuracy(plain))
-    return MergeReport(len(split), accuracy(model), ways, beside)
+    beside = MergeCost("unquantized", on_unquantized(model, plain, batches), score(plain))
+    return MergeReport(len(split), metric, score(model), ways, beside)
 
 
 def export_merged(spec: RunSpec, adapter_dir: Path, folder: Path) -> None:

@@ -29,7 +29,7 @@ def chain_rule_of(spec: RunSpec, module_name: str, *, adapter_dir: Path | None =
     _refuse_without_rule(spec)
     bench = find_bench(spec.bench, spec.data)
     with pinned_threads(threads_for(bench.defaults.threads)):
-        training, _ = bench.splits()
+        training = bench.splits().train
         model = begun(spec, bench, bench.build(), training) if adapter_dir is None else open_run(spec, adapter_dir)
         first = next(iter(batches(training, spec.batch_size, steps=1, seed=spec.seed)))
         return chain_rule(model, first, module_name)

@@ -16,14 +16,13 @@ from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.reach import reach_caption, reach_curve
 from lora_lab.plots.spectra import energy, spectrum
 from lora_lab.plots.theme import PALETTE, rank_colour, run_colour
-from lora_lab.plots.training import accuracy_curves, loss_curves
+from lora_lab.plots.training import loss_curves, score_curves
 
 __all__ = [
     "PALETTE",
     "CurveLine",
     "GradientLine",
     "SpectrumLine",
-    "accuracy_curves",
     "chain_rule_caption",
     "curve_lines",
     "energy",
@@ -44,6 +43,7 @@ __all__ = [
     "row_label",
     "rule_caption",
     "run_colour",
+    "score_curves",
     "small_share",
     "spectrum",
     "spectrum_caption",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lora_lab.analysis.records import ChainRule, Overlap, Spectrum
-from lora_lab.units import percent
+from lora_lab.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
     from lora_lab.inference import MergeCost, MergeReport  # its package loads torch, which a sentence does not need
@@ -41,14 +41,21 @@ def overlap_caption(record: Overlap, *, first: str, second: str) -> str:
 
 
 def learning_caption(
-    best: float | None, base: float | None, *, ended: bool, base_name: str = "frozen base", best_name: str = ""
+    best: float | None,
+    base: float | None,
+    *,
+    ended: bool,
+    base_name: str = "frozen base",
+    best_name: str = "",
+    metric: Metric = METRICS["accuracy"],
 ) -> str:
     """How far the best run, by its name where there is one, is above the frozen base."""
     if best is None or base is None:
         return ""
     verb = "reached" if ended else "has reached"
     named = f", {best_name}," if best_name else ""
-    return f"The best run{named} {verb} {percent(best)} on the held-out split; the {base_name} has {percent(base)}."
+    what = "" if metric.unit == "share" else f" {metric.label}"
+    return f"The best run{named} {verb} {metric.text(best)}{what} on the validation split; the {base_name} has {metric.text(base)}."
 
 
 def rule_caption(records: Sequence[ChainRule]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lora_lab.events import EvalEvent, StepEvent
+from lora_lab.metrics import METRICS, Metric
 from lora_lab.plots.labels import labels_of
 from lora_lab.specs import RunSpec
 
@@ -22,11 +23,19 @@ class CurveLine:
     steps: tuple[StepEvent, ...]
     evals: tuple[EvalEvent, ...]
     method: str = "lora"
+    metric: Metric = METRICS["accuracy"]
 
     @property
     def configuration(self) -> str:
         """The label without the seed."""
         return self.label.removesuffix(f" · seed {self.seed}")
+
+    @property
+    def scores(self) -> tuple[tuple[int, float], ...]:
+        """(step, score) wherever it was measured; of the loss where that is the metric."""
+        by_loss = self.metric is METRICS["loss"]
+        found = ((e.step, e.loss if by_loss else e.score) for e in self.evals)
+        return tuple((step, score) for step, score in found if score is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ def curve_lines(runs: "Sequence[RunProgress]") -> list[CurveLine]:
     """One line a run, labelled by what the runs differ in."""
     labels = labels_of([run.spec for run in runs])
     return [
-        CurveLine(label, run.spec.tuning.r, run.spec.seed, tuple(run.steps), tuple(run.evals), run.spec.tuning.method)
+        CurveLine(label, run.spec.tuning.r, run.spec.seed, tuple(run.steps), tuple(run.evals), run.spec.tuning.method, run.metric)
         for label, run in zip(labels, runs, strict=True)
     ]
 

@@ -1,14 +1,13 @@
 """Curves of a sweep under way."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
+from lora_lab.metrics import METRICS
 from lora_lab.plots.lines import CurveLine
 from lora_lab.plots.theme import PALETTE, figure, legend_entries, make_room, nothing_yet, run_colour, seed_dash
-from lora_lab.specs import unique
-from lora_lab.units import percent
 
 _POINTS = 150  # a curve of more is drawn through every n-th
 
@@ -25,26 +24,34 @@ def loss_curves(lines: Iterable[CurveLine]) -> go.Figure:
     return fig if fig.data else nothing_yet(fig, "The curves begin with the first step.")
 
 
-def accuracy_curves(lines: Iterable[CurveLine]) -> go.Figure:
-    """Accuracy of each run on the held-out split; at step 0 every run is the frozen base, drawn as a line across."""
-    lines = [line for line in lines if line.evals]
-    fig = figure(x="optimizer step", y="accuracy (held-out split)")
+def score_curves(lines: Iterable[CurveLine]) -> go.Figure:
+    """Score of each run on the validation split; at step 0 every run is the frozen base, drawn as a line across."""
+    lines = [line for line in lines if line.scores]
+    metric = lines[0].metric if lines else METRICS["accuracy"]
+    fig = figure(x="optimizer step", y=f"{metric.label} (validation split)")
+    hover = "%{y:.1%}" if metric.unit == "share" else "%{y:.3g}"
     for line, entry in zip(lines, legend_entries(lines), strict=True):
-        x, y = [e.step for e in line.evals], [e.accuracy for e in line.evals]
-        _curve(fig, line, entry, x, y, "step %{x}: %{y:.1%}", markers=True)
-    bases = [line.evals[0].accuracy for line in lines]
-    if not bases:
-        return nothing_yet(fig, "Accuracy is measured before the first step and a few times a run.")
+        x, y = ([pair[i] for pair in line.scores] for i in (0, 1))
+        _curve(fig, line, entry, x, y, f"step %{{x}}: {hover}", markers=True)
+    if not lines:
+        return nothing_yet(fig, "The score is measured before the first step and a few times a run.")
     style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
-    for i, base in enumerate(sorted(unique(bases))):  # a quantized base has an accuracy of its own
+    for i, base in enumerate(sorted({line.scores[0][1] for line in lines})):  # a quantized base has a score of its own
         position = "top right" if i else "bottom right"
-        fig.add_hline(base, annotation_text=f"frozen base {percent(base)}", annotation_position=position, **style)
+        fig.add_hline(base, annotation_text=f"frozen base {metric.text(base)}", annotation_position=position, **style)
     fig.update_layout(showlegend=False)  # the loss curves beside it carry the same one
-    return fig.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    return fig.update_yaxes(tickformat=".0%", range=[0, 1.02]) if metric.unit == "share" else fig
 
 
 def _curve(
-    fig: go.Figure, line: CurveLine, entry: dict[str, Any], x: list[int], y: list[float], hover: str, *, markers: bool = False
+    fig: go.Figure,
+    line: CurveLine,
+    entry: dict[str, Any],
+    x: Sequence[int],
+    y: Sequence[float],
+    hover: str,
+    *,
+    markers: bool = False,
 ) -> None:
     fig.add_scatter(
         x=x,

@@ -3,18 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.events import DoneEvent, EvalEvent, Event, ForgettingEvent, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.metrics import METRICS, Metric
 from lora_lab.specs import RunSpec
 
 
 @dataclass
 class RunProgress:
-    """What one run has said so far."""
+    """What one run has said so far: `evals` on the validation split, `tests` on the test split."""
 
     spec: RunSpec
     start: StartEvent | None = None
     steps: list[StepEvent] = field(default_factory=list)
     evals: list[EvalEvent] = field(default_factory=list)
+    tests: list[EvalEvent] = field(default_factory=list)
+    forgetting: ForgettingEvent | None = None
     spectrum: SpectrumEvent | None = None
     done: DoneEvent | None = None
 
@@ -34,7 +37,9 @@ class RunProgress:
             case StepEvent():
                 self.steps.append(event)
             case EvalEvent():
-                self.evals.append(event)
+                (self.tests if event.split == "test" else self.evals).append(event)
+            case ForgettingEvent():
+                self.forgetting = event
             case SpectrumEvent():
                 self.spectrum = event
             case DoneEvent():
@@ -47,6 +52,15 @@ class RunProgress:
         if last is None or (last.step == 0 and self.spec.steps > 0) or (self.done and self.done.step != last.step):
             return None
         return last
+
+    @property
+    def metric(self) -> Metric:
+        """What its scores are."""
+        return METRICS[self.start.metric if self.start else "accuracy"]
+
+    def value(self, event: EvalEvent) -> float | None:
+        """What an evaluation says by the task's metric: its score, or its loss where that is the metric."""
+        return event.loss if self.metric is METRICS["loss"] else event.score
 
     @property
     def step(self) -> int:

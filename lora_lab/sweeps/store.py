@@ -13,18 +13,30 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lora_lab.adapters import Adapter, load_adapter, restore, saved_step
 from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import LabError, StoreError
-from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, StepEvent, from_record, to_record
+from lora_lab.events import (
+    DoneEvent,
+    EvalEvent,
+    Event,
+    ForgettingEvent,
+    SplitName,
+    StartEvent,
+    StepEvent,
+    from_record,
+    to_record,
+)
+from lora_lab.metrics import METRICS, Metric
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.progress import RunProgress
 from lora_lab.weights import BaseWeights
@@ -53,6 +65,17 @@ class Run:
     def is_complete(self) -> bool:
         """Trained to its end, whatever the end was."""
         return self.metrics["status"] in _COMPLETE
+
+    @property
+    def metric(self) -> Metric:
+        """What the run is scored by."""
+        return METRICS[self.metrics.get("metric", "accuracy")]
+
+    def score(self, *, base: bool = False, split: SplitName = "validation") -> float | None:
+        """What the run scored at its end, or its frozen base; None where that was not measured."""
+        name = self.metrics.get("metric", "accuracy")
+        found: float | None = self.metrics.get(f"{'base_' if base else ''}{'test_' if split == 'test' else ''}{name}")
+        return found
 
     def adapter(self) -> Adapter:
         """ΔW of every matrix that changed, against the original W; read beside the base where the method needs it.
@@ -224,25 +247,29 @@ def _finished_at(metrics: Path) -> tuple[str, float] | None:
 
 
 def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
-    """The numbers of a run that is over, from its events; what was not measured is None."""
+    """The numbers of a run that is over, from its events; what was not measured is None.
+
+    Scores stand under the metric's own name (`metric` says which): `accuracy`, `base_accuracy` of the frozen base, and of the
+    test split `test_accuracy` and `base_test_accuracy`; losses likewise.
+    """
     events = list(events)
     start = next(e for e in events if isinstance(e, StartEvent))
-    evals = [e for e in events if isinstance(e, EvalEvent)]
     done = next(e for e in events if isinstance(e, DoneEvent))
-    first, last = evals[0], evals[-1]
-    evaluated = last.step == done.step
+    evals = [e for e in events if isinstance(e, EvalEvent)]
+    forgot = next((e for e in events if isinstance(e, ForgettingEvent)), None)
+    steps_s = [e.step_s for e in events if isinstance(e, StepEvent) and e.step_s is not None]
     return {
         "status": done.status,
         "message": done.message,
         "step": done.step,
-        "accuracy": last.accuracy if evaluated else None,
-        "loss": last.loss if evaluated else None,
-        "base_accuracy": first.accuracy,
-        "base_loss": first.loss,
+        "metric": start.metric,
+        **_scores(evals, start.metric, done.step),
+        "forgetting": {"kept": forgot.kept, "before": forgot.before, "after": forgot.after} if forgot else None,
         "trainable_params": start.trainable_params,
         "head_params": start.head_params,
         "total_params": start.total_params,
         "wall_s": done.wall_s,
+        "step_s": median(steps_s) if steps_s else None,
         "peak_memory_bytes": done.peak_memory_bytes,
         "peak_reserved_bytes": done.peak_reserved_bytes,
         "longest_tokens": done.longest_tokens,
@@ -250,6 +277,19 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
         "precision": start.precision,
         "versions": {name: version(name) for name in _VERSIONS},
     }
+
+
+def _scores(evals: Sequence[EvalEvent], metric: str, last_step: int) -> dict[str, float | None]:
+    """Score and loss of the base and of the run at its end, on either split."""
+    found: dict[str, float | None] = {}
+    for split, prefix in (("validation", ""), ("test", "test_")):
+        of_split = [e for e in evals if e.split == split]
+        base = next((e for e in of_split if e.step == 0), None)
+        last = next((e for e in reversed(of_split) if e.step == last_step), None)
+        found |= {f"base_{prefix}loss": base.loss if base else None, f"{prefix}loss": last.loss if last else None}
+        if metric != "loss":
+            found |= {f"base_{prefix}{metric}": base.score if base else None, f"{prefix}{metric}": last.score if last else None}
+    return found
 
 
 def _unwritable(root: Path, why: str | None) -> StoreError:

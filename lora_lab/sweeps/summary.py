@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
+from lora_lab.metrics import METRICS, Metric
 from lora_lab.specs import RunSpec, unique
 from lora_lab.sweeps.progress import RunProgress
 
@@ -13,7 +14,7 @@ _NO_R = 0  # the column of a method without r
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Accuracy over the seeds of one configuration; `sd` is None for a single seed."""
+    """The task's metric over the seeds of one configuration; `sd` is None for a single seed."""
 
     mean: float
     sd: float | None
@@ -30,29 +31,34 @@ class RankTable:
 
     ranks: tuple[int, ...]
     rows: tuple[tuple[RunSpec, tuple[Cell | None, ...]], ...]
-    base_accuracy: float | None
+    base_score: float | None
     alpha_by_rank: bool = False
+    metric: Metric = METRICS["accuracy"]
 
 
 def rank_table(runs: Iterable[RunProgress]) -> RankTable:
-    """How accuracy on the held-out split depends on the rank."""
+    """How the score on the validation split depends on the rank."""
     runs = list(runs)
     by_rank = _alpha_follows_rank([run.spec for run in runs])
     groups: dict[tuple[RunSpec, int], list[float]] = defaultdict(list)
     for run in runs:
-        if run.done and run.done.status == "finished" and run.score:
+        value = run.value(run.score) if run.score else None
+        if run.done and run.done.status == "finished" and value is not None:
             r = run.spec.tuning.r if run.spec.tuning.has_r else _NO_R
-            groups[_row_of(run.spec, by_rank), r].append(run.score.accuracy)
+            groups[_row_of(run.spec, by_rank), r].append(value)
     ranks = unique(sorted(run.spec.tuning.r for run in runs if run.spec.tuning.has_r))
     specs = unique(_row_of(run.spec, by_rank) for run in runs)
     columns = {spec: ranks if spec.tuning.has_r else (_NO_R,) for spec in specs}
     rows = tuple((spec, tuple(_cell(groups.get((spec, r), [])) for r in columns[spec])) for spec in specs)
-    return RankTable(ranks, rows, next((run.evals[0].accuracy for run in runs if run.evals), None), by_rank)
+    base = next((run.value(run.evals[0]) for run in runs if run.evals), None)
+    return RankTable(ranks, rows, base, by_rank, runs[0].metric if runs else METRICS["accuracy"])
 
 
 def best_run(runs: Iterable[RunProgress]) -> RunProgress | None:
-    """The first of the runs with the highest accuracy on the held-out split; None where none has been scored."""
-    return max((run for run in runs if run.score), key=lambda run: run.score.accuracy if run.score else 0.0, default=None)
+    """The first of the runs with the best score on the validation split; None where none has been scored."""
+    scored = [(run, value) for run in runs if run.score and (value := run.value(run.score)) is not None]
+    sign = 1 if not scored or scored[0][0].metric.higher_is_better else -1
+    return max(scored, key=lambda pair: sign * pair[1], default=(None, 0.0))[0]
 
 
 def base_name(runs: Iterable[RunProgress]) -> str:

@@ -14,8 +14,19 @@ from torch import nn
 from lora_lab.adapters import Adapter, from_model, load_adapter, moved_by, save, save_initial, save_trained
 from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench, find_bench
+from lora_lab.benches.task import on, task_loss
 from lora_lab.errors import DataError
-from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, Status, StepEvent
+from lora_lab.events import (
+    DoneEvent,
+    EvalEvent,
+    Event,
+    ForgettingEvent,
+    SpectrumEvent,
+    SplitName,
+    StartEvent,
+    Status,
+    StepEvent,
+)
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
 from lora_lab.lowrank import LowRank
@@ -33,7 +44,7 @@ from lora_lab.training.devices import (
     seeded,
     threads_for,
 )
-from lora_lab.training.evaluation import evaluate, task_loss
+from lora_lab.training.evaluation import Forgetting, evaluate
 from lora_lab.training.gradients import gradient_norms
 from lora_lab.training.optimizers import make_optimizer, warm_up_and_cosine
 
@@ -50,7 +61,8 @@ def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> G
         device: `cuda`, `mps` or `cpu`; the best there is if None.
 
     Yields:
-        Start, Eval at step 0, then Steps, Evals and Spectra, then Done. A loss that is not finite ends the run as `diverged`.
+        Start, Evals at step 0, then Steps, Evals and Spectra, an Eval of the test split, Forgetting, then Done. A loss that is
+        not finite ends the run as `diverged`.
 
     Raises:
         DataError: base or data are no longer those of the spec.
@@ -75,7 +87,7 @@ class _Run:
         self.spec, self.bench, self.device = spec, bench, device
         self.adapter_dir, self.initial = folder / "adapter", folder / "initial"
         self.began_s = time.perf_counter()
-        self.training, self.held_out = bench.splits()
+        self.splits = bench.splits()
         model = bench.build()
         geometry = read_geometry(model)
         self.total_params = geometry.total_params
@@ -84,13 +96,14 @@ class _Run:
         before = _originals(model, geometry) if in_place or by_loftq else {}
         self.originals = before if in_place else {}
         compute_dtype = torch.bfloat16 if precision_on(device) == "bf16" else torch.float32
-        self.model = begun(spec, bench, model, self.training, compute_dtype=compute_dtype).to(device)
+        self.model = begun(spec, bench, model, self.splits.train, compute_dtype=compute_dtype).to(device)
         self.carrier = beneath(self.model) or self.model  # what has ΔW, where virtual tokens stand above it
         self.start: Mapping[str, LowRank] | None = moved_by(self.carrier, before) if by_loftq else None
         if spec.tuning.init_lora_weights in MOVING_INITS:
             self.start = self._kept_start()
         self.step = 0
         self.longest_tokens: int | None = None
+        self.forgetting: Forgetting | None = None
 
     def _kept_start(self) -> Adapter:
         """The factors that were taken out of the base: ΔW is counted from them, and saved without them."""
@@ -100,7 +113,7 @@ class _Run:
     def events(self) -> Generator[Event, None, None]:
         reset_peak_memory(self.device)
         yield self._start()
-        yield self._eval_of_base()
+        yield from self._evals_of_base()
         yield self._spectrum()
         try:
             yield from self._steps()
@@ -121,6 +134,7 @@ class _Run:
             total_params=self.total_params,
             device=str(self.device),
             precision=precision_on(self.device),
+            metric=self.splits.validation.task.metric,
         )
 
     def _steps(self) -> Iterator[Event]:
@@ -129,7 +143,7 @@ class _Run:
         optimizer = make_optimizer(self.model, spec)
         schedule = warm_up_and_cosine(optimizer, warmup_steps=spec.warmup_steps, steps=spec.steps)
         self.model.train()
-        for batch in batches(self.training, spec.batch_size, steps=spec.steps, seed=spec.seed):
+        for batch in batches(self.splits.train, spec.batch_size, steps=spec.steps, seed=spec.seed):
             event = self._one_step(batch, parameters, optimizer, float(schedule.get_last_lr()[0]))
             if not math.isfinite(event.loss):
                 yield self._diverged(event.loss)
@@ -143,12 +157,21 @@ class _Run:
                 yield self._spectrum()
             if evaluates:
                 self._save()  # before the evaluation, which may take long: a stop in it loses nothing
-                score = self._eval(self.model)
+                score = self._eval(self.model, scored=last or not self.splits.validation.task.is_slow)
                 if not math.isfinite(score.loss):
                     yield self._diverged(score.loss)
                     return
                 yield score
+        if spec.steps:
+            yield self._eval(self.model, split="test")
+        yield from self._forgotten()
         yield self._done("finished", "")
+
+    def _forgotten(self) -> Iterator[Event]:
+        if self.forgetting is not None:
+            with self._threads():
+                after = self.forgetting.measure(self.model)
+            yield ForgettingEvent(self.step, self.forgetting.retention.kept, self.forgetting.before, after)
 
     def _one_step(
         self, batch: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lr: float
@@ -156,13 +179,16 @@ class _Run:
         """Forward, backward, clip, update; the update is left out where the loss is not finite."""
         if "input_ids" in batch:
             self.longest_tokens = max(self.longest_tokens or 0, batch["input_ids"].shape[1])
+        began_s = time.perf_counter()
         with self._threads():
             optimizer.zero_grad()
             with seeded(self.device, self.spec.seed * 1_000_003 + self.step):
                 with autocast(self.device):
-                    output = self.model(**{name: column.to(self.device) for name, column in batch.items()})
+                    output = self.model(**on(self.device, batch))
                 output.loss.backward()
-                loss = float(task_loss(output, batch["labels"]))
+                # AdaLoRA adds a term of its own to the loss that it trains on
+                is_own = self.spec.tuning.method == "adalora"
+                loss = task_loss(self.splits.train.task, output, batch) if is_own else float(output.loss.detach())
             factors = gradient_norms(self.carrier)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm)
             value, norm_value = loss, float(norm)
@@ -173,20 +199,26 @@ class _Run:
             elif math.isfinite(value):
                 value = norm_value  # a gradient that overflowed: the next loss would be lost too
         grad_norms = (factors.grad_norm_a, factors.grad_norm_b)
-        return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s(), *grad_norms)
+        return StepEvent(self.step + 1, value, lr, norm_value, self._elapsed_s(), *grad_norms, time.perf_counter() - began_s)
 
-    def _eval(self, model: nn.Module) -> EvalEvent:
+    def _eval(self, model: nn.Module, *, split: SplitName = "validation", scored: bool = True) -> EvalEvent:
         with self._threads():
-            score = evaluate(model, self.held_out)
-        return EvalEvent(self.step, score.accuracy, score.loss, self._elapsed_s())
+            score = evaluate(model, getattr(self.splits, split), score=scored)
+        return EvalEvent(self.step, score.value, score.loss, self._elapsed_s(), split)
 
-    def _eval_of_base(self) -> EvalEvent:
+    def _evals_of_base(self) -> Iterator[Event]:
         """Where virtual tokens are attached they are left out: from the first they say something."""
         with_tokens = isinstance(self.model, PeftModel) and self.spec.tuning.virtual_tokens
-        score = self._eval(self.model.get_base_model() if with_tokens else self.model)  # type: ignore[operator]
+        base: nn.Module = self.model.get_base_model() if with_tokens else self.model  # type: ignore[operator]
+        score = self._eval(base)
         if not math.isfinite(score.loss):
             raise DataError(f"The base of {self.spec.bench} must give a finite loss on the held-out split. Got {score.loss}.")
-        return score
+        yield score
+        yield self._eval(base, split="test")
+        retention = self.bench.retention()
+        if retention is not None:
+            with self._threads():
+                self.forgetting = Forgetting(base, retention)
 
     def _spectrum(self) -> SpectrumEvent:
         with self._threads():

@@ -173,7 +173,7 @@ def _reach(bench: Bench, matrix: str, ranks: Sequence[int] | None, seed: int) ->
     model = bench.build().double()
     weight = _weight(model, matrix)
     chosen = _checked(ranks, max_r=min(weight.shape))
-    training, held_out = bench.splits()
+    training, held_out, _ = bench.splits()
     inputs = inputs_of(_activations(model, matrix, training))
     change = known_change(weight, seed=seed)
     answers = _Answers(model, matrix, held_out, change)

@@ -6,12 +6,13 @@ from html import escape
 from lora_lab.analysis.records import ChainRule
 from lora_lab.geometry import Geometry, Matrix
 from lora_lab.inference import MergeReport
+from lora_lab.metrics import METRICS, Metric
 from lora_lab.plots import PALETTE, merge_way, r_meaning, row_label, run_colour, small_share
 from lora_lab.roles import ROLES, label_of, stack_of
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.jobs import Job
 from lora_lab.sweeps.summary import Cell, RankTable
-from lora_lab.units import percent, seconds
+from lora_lab.units import seconds
 
 PICK_JS = """
 element.addEventListener('click', (e) => {
@@ -111,7 +112,7 @@ def _norm_cell(name: str | None, norms: dict[str, float], most: float, picked: s
 
 
 def rank_table(table: RankTable) -> str:
-    """Mean accuracy ± sd over seeds, a row a configuration, a column a rank; the gap where nothing was measured.
+    """Mean score ± sd over seeds, a row a configuration, a column a rank; the gap where nothing was measured.
 
     A method without rank has one cell over all columns.
     """
@@ -127,16 +128,18 @@ def _rank_row(spec: RunSpec, cells: Sequence[Cell | None], table: RankTable) -> 
     swatch = f'<i class="lab-swatch" style="background:{run_colour(spec.tuning.method, 8)}"></i>'
     label = f"<td>{swatch}<b>{escape(name)}</b> <small>{escape(' · '.join(details))}</small></td>"
     if spec.tuning.has_r:
-        return f"<tr>{label}{''.join(f'<td>{_cell_text(cell)}</td>' for cell in cells)}</tr>"
+        return f"<tr>{label}{''.join(f'<td>{_cell_text(cell, table.metric)}</td>' for cell in cells)}</tr>"
     no_rank = "<small>without a rank:</small> " if table.ranks else ""
-    return f'<tr>{label}<td class="wide" colspan="{max(len(table.ranks), 1)}">{no_rank}{_cell_text(cells[0])}</td></tr>'
+    return (
+        f'<tr>{label}<td class="wide" colspan="{max(len(table.ranks), 1)}">{no_rank}{_cell_text(cells[0], table.metric)}</td></tr>'
+    )
 
 
-def _cell_text(cell: Cell | None) -> str:
+def _cell_text(cell: Cell | None, metric: Metric) -> str:
     if cell is None:
         return ""
-    spread = f" ± {percent(cell.sd)}" if cell.sd is not None else ""
-    return f'{percent(cell.mean)}{spread} <small title="seeds">({cell.seeds})</small>'
+    spread = f" ± {metric.text(cell.sd)}" if cell.sd is not None else ""
+    return f'{metric.text(cell.mean)}{spread} <small title="seeds">({cell.seeds})</small>'
 
 
 def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
@@ -151,7 +154,7 @@ def runs_table(rows: Iterable[Sequence[str]], links: Iterable[str]) -> str:
         "seed",
         "trainable",
         "peak memory",
-        "accuracy",
+        "score",
         "loss (nats)",
         "status",
         "",
@@ -189,20 +192,20 @@ def chain_rule_table(states: Sequence[tuple[str, ChainRule]]) -> str:
 
 
 def merge_table(report: MergeReport) -> str:
-    """Accuracy and how far the logits are from those of the run as it was trained, a row a way to merge."""
-    rows = [("as trained", "", percent(report.accuracy))]
-    rows += [(merge_way(way), small_share(way.difference) or "not to be had", _accuracy(way.score)) for way in report.ways]
+    """Score and how far the logits are from those of the run as it was trained, a row a way to merge."""
+
+    def shown(score: float | None) -> str:
+        return "" if score is None else METRICS[report.metric].text(score)
+
+    rows = [("as trained", "", shown(report.score))]
+    rows += [(merge_way(way), small_share(way.difference) or "not to be had", shown(way.score)) for way in report.ways]
     if report.unquantized:
         rows.append(
-            ("on the base before it was quantized", small_share(report.unquantized.difference), _accuracy(report.unquantized.score))
+            ("on the base before it was quantized", small_share(report.unquantized.difference), shown(report.unquantized.score))
         )
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    head = f"<tr><th></th><th>logits differ by</th><th>accuracy on {report.rows}</th></tr>"
+    head = f"<tr><th></th><th>logits differ by</th><th>{METRICS[report.metric].label} on {report.rows}</th></tr>"
     return f'<div class="lab-wide"><table class="lab-table" id="merge-table">{head}{body}</table></div>'
-
-
-def _accuracy(score: float | None) -> str:
-    return "" if score is None else percent(score)
 
 
 def job_status(job: Job | None) -> str:

@@ -32,7 +32,7 @@ from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors
 from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import Selection
-from lora_lab.units import count, percent
+from lora_lab.units import count
 
 _OF = (("of ΔW", "delta"), ("of A", "a"))
 _SIDES = (("input side", "in"), ("output side", "out"))
@@ -203,7 +203,7 @@ def _distance(other: Run, run: Run) -> tuple[bool, ...]:
 
 def _facts(run: Run) -> str:
     m, lora = run.metrics, run.spec.tuning
-    accuracy = "not measured at the end" if m["accuracy"] is None else percent(m["accuracy"])
+    score, base = (_shown(run, run.score(base=base)) for base in (False, True))
     meaning = METHODS[lora.method].r_is
     said = (
         escape(run.spec.bench),
@@ -213,10 +213,14 @@ def _facts(run: Run) -> str:
         *([escape(run.spec.optimizer)] if run.spec.optimizer != "AdamW" else []),
         f"seed <b>{run.spec.seed}</b>",
         f"{m['step']} of {run.spec.steps} steps, {m['status']}",
-        f"accuracy <b>{accuracy}</b>, frozen base {percent(m['base_accuracy'])}",
+        f"{run.metric.label} <b>{score}</b>, frozen base {base}",
         f"<b>{count(m['trainable_params'])}</b> trained",
     )
     return f'<div class="lab-counts">{"".join(f"<span>{part}</span>" for part in said)}</div>'
+
+
+def _shown(run: Run, score: float | None) -> str:
+    return "not measured" if score is None else run.metric.text(score)
 
 
 def _map(adapter: Adapter, matrix: str) -> str:

@@ -12,12 +12,12 @@ from lora_lab.benches.digits import VARIANTS
 from lora_lab.errors import LabError
 from lora_lab.geometry import Geometry
 from lora_lab.plots import (
-    accuracy_curves,
     curve_lines,
     loss_curves,
     reach_caption,
     reach_curve,
     row_label,
+    score_curves,
 )
 from lora_lab.specs import METHODS, RunSpec, unique
 from lora_lab.sweeps import Job, RunProgress, expand
@@ -119,11 +119,11 @@ class TrainView(Place):
                 )
                 self.loss = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="loss")
             with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("Does it generalise?", "accuracy on examples that it never trains on"))
+                gr.HTML(html.question("Does it generalise?", "the score on examples that it never trains on"))
                 self.accuracy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="accuracy")
         self.learned = gr.HTML(elem_id="learned")
         with gr.Column(elem_classes="lab-card"):
-            gr.HTML(html.question("How much rank is enough?", "held-out accuracy, mean ± sd over the seeds (how many)"))
+            gr.HTML(html.question("How much rank is enough?", "score on held-out examples, mean ± sd over the seeds (how many)"))
             self.ranking = gr.HTML()
         with gr.Row(elem_classes="lab-cards"):
             with gr.Column(elem_classes="lab-card"):
@@ -345,8 +345,8 @@ class TrainView(Place):
         return [
             html.job_status(job),
             loss_curves(lines),
-            accuracy_curves(lines),
-            html.say(learned(runs, table.base_accuracy, ended=ended)),
+            score_curves(lines),
+            html.say(learned(runs, table.base_score, ended=ended)),
             gr.Dropdown(choices=[(matrix_label(n), n) for n in names], value=matrix),
             live_spectrum(runs, matrix),
             html.rank_table(table),

@@ -36,7 +36,7 @@ from lora_lab.ui.grid import (
 )
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.selection import Selection
-from lora_lab.units import count, gigabytes, percent
+from lora_lab.units import count, gigabytes
 
 _FIRST_STEPS = 60  # of the gradients' curves: where A catches up with B
 
@@ -134,7 +134,8 @@ def learned(runs: list[RunProgress], base: float | None, *, ended: bool) -> str:
         return ""
     several = len({run.spec.tuning.method for run in runs}) > 1
     name = labels_of([run.spec for run in runs])[runs.index(best)] if several else ""
-    return learning_caption(best.score.accuracy, base, ended=ended, base_name=base_name(runs), best_name=name)
+    value = best.value(best.score)
+    return learning_caption(value, base, ended=ended, base_name=base_name(runs), best_name=name, metric=best.metric)
 
 
 @lru_cache(maxsize=16)
@@ -179,6 +180,7 @@ def _row(run: RunProgress, memory: str) -> tuple[str, ...]:
     r, alpha = (str(lora.r) if spec.tuning.has_r else ""), (f"{lora.lora_alpha:g}" if spec.tuning.has_alpha else "")
     named = (spec.run_id, method_label(spec), r, alpha, ", ".join(lora.target_modules), f"{spec.learning_rate:g}")
     trained = count(run.start.trainable_params) if run.start else ""
-    accuracy, loss = (percent(run.score.accuracy), f"{run.score.loss:.3f}") if run.score else ("", "")
+    value = run.value(run.score) if run.score else None
+    score, loss = ("" if value is None else run.metric.text(value)), (f"{run.score.loss:.3f}" if run.score else "")
     status = run.done.status if run.done else (f"step {run.step}" if run.start else "waiting")
-    return (*named, str(spec.seed), trained, memory, accuracy, loss, status)
+    return (*named, str(spec.seed), trained, memory, score, loss, status)

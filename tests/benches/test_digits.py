@@ -27,17 +27,17 @@ def base() -> ViTForImageClassification:
 
 def test_the_committed_base_has_the_accuracy_that_its_facts_state(base: ViTForImageClassification, repository: Path) -> None:
     stated = json.loads((repository / "data" / "digits-base" / "training.json").read_text())["accuracy_upright"]
-    assert evaluate(base, split()[1]).accuracy == pytest.approx(stated, abs=1.5 * ONE_DIGIT)
+    assert evaluate(base, split()[1]).value == pytest.approx(stated, abs=1.5 * ONE_DIGIT)
 
 
 def test_the_base_cannot_read_turned_digits(base: ViTForImageClassification) -> None:
-    assert evaluate(base, find_bench("digits").splits()[1]).accuracy <= 0.30
+    assert evaluate(base, find_bench("digits").splits()[1]).value <= 0.30
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_leaves_the_base_something_to_learn(base: ViTForImageClassification, variant: str) -> None:
-    upright_accuracy = evaluate(base, split()[1]).accuracy
-    assert evaluate(base, find_bench(variant).splits()[1]).accuracy < upright_accuracy - 0.05
+    upright_accuracy = evaluate(base, split()[1]).value
+    assert evaluate(base, find_bench(variant).splits()[1]).value < upright_accuracy - 0.05
 
 
 def test_the_base_has_as_many_parameters_as_a_count_on_paper(base: ViTForImageClassification) -> None:
@@ -158,5 +158,5 @@ def test_the_recipe_writes_a_base_and_what_it_measured(
     facts = json.loads((tmp_path / "training.json").read_text())
     assert json.loads(capsys.readouterr().out) == facts
     model = ViTForImageClassification.from_pretrained(tmp_path)
-    assert facts["accuracy_upright"] == pytest.approx(evaluate(model, split()[1]).accuracy)
+    assert facts["accuracy_upright"] == pytest.approx(evaluate(model, split()[1]).value)
     assert (facts["steps"], facts["seed"]) == (30, 0)

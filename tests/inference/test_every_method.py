@@ -81,7 +81,7 @@ def test_the_count_is_the_budgets(run: ll.Run) -> None:
 def test_opened_again_it_scores_what_it_scored(run: ll.Run) -> None:
     model = open_run(run.spec, run.adapter_dir)
     score = ll.evaluate(model, ll.find_bench("digits").splits()[1])
-    assert score.accuracy == pytest.approx(run.metrics["accuracy"], abs=0.003)  # PiSSA's file is for the base that was not moved
+    assert score.value == pytest.approx(run.metrics["accuracy"], abs=0.003)  # PiSSA's file is for the base that was not moved
     assert score.loss == pytest.approx(run.metrics["loss"], rel=1e-3)
 
 
@@ -155,7 +155,7 @@ def test_merging_dequantizes_first_and_the_loss_of_merging_into_four_bits_is_mea
     assert (fp32.name, bf16.name, few_bits.name) == ("fp32", "bf16", "nf4-dq")
     assert None not in (fp32.difference, bf16.difference, few_bits.difference)
     assert fp32.difference < 1e-5 < bf16.difference < few_bits.difference < 0.5
-    assert fp32.score == report.accuracy
+    assert fp32.score == report.score
 
 
 @pytest.mark.parametrize("way", ["full", "bitfit", "adapter"])

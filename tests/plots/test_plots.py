@@ -50,7 +50,7 @@ def test_spectrum_draws_the_singular_values_and_leaves_zeros_as_gaps() -> None:
         (lambda: plots.spectrum([ONE]), ("direction i, strongest first", "singular value σᵢ of ΔW")),
         (lambda: plots.energy([ONE]), ("directions kept, strongest first", "share of ‖ΔW‖²")),
         (lambda: plots.loss_curves([curve(losses=(1.0,))]), ("optimizer step", "training loss (nats)")),
-        (lambda: plots.accuracy_curves([curve()]), ("optimizer step", "accuracy (held-out split)")),
+        (lambda: plots.score_curves([curve()]), ("optimizer step", "accuracy (held-out split)")),
     ],
     ids=["spectrum", "energy", "loss", "accuracy"],
 )
@@ -90,7 +90,7 @@ def test_a_zero_update_draws_no_line_beside_those_that_learned(draw: Callable[[l
         (plots.energy([ZERO]), "ΔW is zero: it has no direction yet."),
         (plots.loss_curves([]), "The curves begin with the first step."),
         (plots.loss_curves([curve(losses=())]), "The curves begin with the first step."),
-        (plots.accuracy_curves([curve(base=None)]), "Accuracy is measured before the first step and a few times a run."),
+        (plots.score_curves([curve(base=None)]), "Accuracy is measured before the first step and a few times a run."),
         (
             plots.overlap(Overlap("q", "delta", "in", 64, None, None), first="r 4", second="r 8"),
             "One of the two is zero: it has no direction to compare.",
@@ -115,8 +115,8 @@ def test_a_long_loss_curve_is_thinned_to_records_of_its_own() -> None:
     assert all(y == losses[step - 1] for step, y in zip(trace.x, trace.y, strict=True))
 
 
-def test_accuracy_curves_draw_the_evaluations_and_the_frozen_base() -> None:
-    fig = plots.accuracy_curves([curve(base=0.5), curve("r 8 · seed 0", r=8, base=0.5)])
+def test_score_curves_draw_the_evaluations_and_the_frozen_base() -> None:
+    fig = plots.score_curves([curve(base=0.5), curve("r 8 · seed 0", r=8, base=0.5)])
     assert [(tuple(trace.x), tuple(trace.y)) for trace in fig.data] == [((0, 50), (0.5, 0.75))] * 2
     assert [line.y0 for line in fig.layout.shapes] == [0.5]
     assert said(fig) == ["frozen base 50.0 %"]
@@ -176,7 +176,7 @@ def test_what_rounding_made_of_a_zero_is_a_gap() -> None:
 
 
 def test_bases_that_differ_are_two_lines_named_apart() -> None:
-    fig = plots.accuracy_curves([curve(base=0.15), curve("QLoRA", base=0.13)])
+    fig = plots.score_curves([curve(base=0.15), curve("QLoRA", base=0.13)])
     assert said(fig) == ["frozen base 13.0 %", "frozen base 15.0 %"]
     assert len({annotation.yanchor for annotation in fig.layout.annotations}) == 2
 
@@ -189,7 +189,7 @@ def test_where_a_spectrum_need_not_end_at_r_no_line_says_so() -> None:
 
 def test_colour_tells_the_rank_and_dash_the_seed() -> None:
     lines = [curve("a", r=2), curve("b", r=2, seed=1), curve("c", r=16)]
-    a, b, c = (trace.line for trace in plots.accuracy_curves(lines).data)
+    a, b, c = (trace.line for trace in plots.score_curves(lines).data)
     assert a.color == b.color == plots.rank_colour(2) != c.color
     assert a.dash == c.dash != b.dash
 

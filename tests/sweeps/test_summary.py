@@ -80,13 +80,13 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(what: str) ->
 
 
 def test_the_base_is_the_evaluation_at_step_0() -> None:
-    assert rank_table(seeds_of(2, [0.5])).base_accuracy == 0.1
-    assert rank_table([RunProgress(SPEC)]).base_accuracy is None
+    assert rank_table(seeds_of(2, [0.5])).base_score == 0.1
+    assert rank_table([RunProgress(SPEC)]).base_score is None
 
 
 def test_no_runs_make_an_empty_table() -> None:
     table = rank_table([])
-    assert (table.ranks, table.rows, table.base_accuracy) == ((), (), None)
+    assert (table.ranks, table.rows, table.base_score) == ((), (), None)
 
 
 def test_where_alpha_follows_the_rank_the_ranks_stand_in_one_row() -> None:

@@ -104,7 +104,7 @@ def test_the_first_evaluation_is_the_frozen_base(run: Trained) -> None:
     bench = ll.find_bench("digits")
     score = evaluate(bench.build(), bench.splits()[1])
     first = of_kind(run.events, EvalEvent)[0]
-    assert (first.accuracy, first.loss) == (score.accuracy, score.loss)
+    assert (first.score, first.loss) == (score.value, score.loss)
 
 
 def test_nothing_is_learned_at_step_0_and_something_at_the_end(run: Trained) -> None:
@@ -125,7 +125,7 @@ def test_the_last_spectrum_is_of_the_adapter_on_disk(run: Trained) -> None:
 def test_training_lowers_the_loss(run: Trained) -> None:
     evaluations = of_kind(run.events, EvalEvent)
     assert evaluations[-1].loss < 0.8 * evaluations[0].loss
-    assert evaluations[-1].accuracy > evaluations[0].accuracy
+    assert evaluations[-1].score > evaluations[0].score
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine(run: Trained) -> None:
@@ -200,7 +200,7 @@ def test_plain_peft_gives_the_accuracy_that_was_said(run: Trained, digits_base: 
     model = PeftModel.from_pretrained(digits_base, str(run.folder / "adapter")).eval()
     score = evaluate(model.merge_and_unload() if merged else model, ll.find_bench("digits").splits()[1])
     said = of_kind(run.events, EvalEvent)[-1]
-    assert score.accuracy == pytest.approx(said.accuracy, abs=0.5 / 497)
+    assert score.value == pytest.approx(said.score, abs=0.5 / 497)
     assert score.loss == pytest.approx(said.loss, rel=1e-5)
 
 
