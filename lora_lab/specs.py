@@ -92,6 +92,7 @@ AdapterDtype = Literal["fp32", "bf16"]
 Optimizer = Literal["adamw", "adamw8bit", "paged-adamw8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "flash", "eager"]
 Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
+Task = Literal["", "classification", "regression", "completion", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,12 +237,24 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
-    """A data file of the user's own, CSV or JSONL, and the columns to take."""
+    """Data of the user's own choice, and the columns to take.
+
+    `path` is a CSV or JSONL file, the id of a dataset on the Hub (`owner/name`, or `owner/name:config`), or a name of
+    `HUB_DATASETS`. A task of "" is told by the columns: prompt and completion, else text and label, else text alone.
+    """
 
     path: str
     text_column: str = "text"
     label_column: str = "label"
     sha256: str = ""  # filled in when a run is planned
+    task: Task = ""
+    prompt_column: str = "prompt"
+    completion_column: str = "completion"
+    pair_column: str = ""  # of the second text, where a label is of two
+
+    def __post_init__(self) -> None:
+        told = ", ".join(filter(None, get_args(Task)))
+        _require(self.task in get_args(Task), "task", self, f"one of {told}, or empty", self.task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,13 @@ def test_a_run_spec_refuses_what_is_out_of_range(field: str, allowed: str, got: 
     assert str(refusal.value) == refused("RunSpec", field, allowed, got)
 
 
+def test_a_data_spec_refuses_a_task_that_is_none() -> None:
+    with pytest.raises(SpecError) as refusal:
+        DataSpec(path="x.csv", task="chat")
+    allowed = "one of classification, regression, completion, text, or empty"
+    assert str(refusal.value) == refused("DataSpec", "task", allowed, "chat")
+
+
 @pytest.mark.parametrize("field", ["r", "lora_alpha", "targets", "seeds", "methods", "init_lora_weights"])
 @pytest.mark.parametrize("got", [(), [1], 1, None])
 def test_a_sweep_spec_refuses_an_axis_without_values(field: str, got: object) -> None:
@@ -122,7 +129,16 @@ OTHER_TUNING: dict[str, Any] = {
     "init_lora_weights": "pissa",
     "num_virtual_tokens": 4,
 }
-OTHER_DATA: dict[str, Any] = {"path": "y.csv", "text_column": "review", "label_column": "stars", "sha256": "ef" * 32}
+OTHER_DATA: dict[str, Any] = {
+    "path": "y.csv",
+    "text_column": "review",
+    "label_column": "stars",
+    "sha256": "ef" * 32,
+    "task": "regression",
+    "prompt_column": "question",
+    "completion_column": "answer",
+    "pair_column": "other",
+}
 VARIANTS = [replace(RUN, **{name: value}) for name, value in OTHER.items()]
 VARIANTS += [replace(RUN, tuning=replace(RUN.tuning, **{name: value})) for name, value in OTHER_TUNING.items()]
 VARIANTS += [replace(RUN, data=replace(OTHER["data"], **{name: value})) for name, value in OTHER_DATA.items()]
