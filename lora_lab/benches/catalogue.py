@@ -3,11 +3,12 @@
 from lora_lab.benches.bench import Bench
 from lora_lab.benches.custom import custom_bench
 from lora_lab.benches.digits import VARIANTS, digits_bench
+from lora_lab.benches.language import RECIPES, language_bench
 from lora_lab.benches.reviews import reviews_bench
 from lora_lab.errors import DataError
 from lora_lab.specs import DataSpec
 
-BENCH_NAMES: tuple[str, ...] = (*VARIANTS, "reviews")
+BENCH_NAMES: tuple[str, ...] = (*VARIANTS, "reviews", *RECIPES)
 
 
 def find_bench(name: str, data: DataSpec | None = None) -> Bench:
@@ -23,4 +24,6 @@ def find_bench(name: str, data: DataSpec | None = None) -> Bench:
         return custom_bench(name, data)
     if data is not None:
         raise DataError(f"The bench {name} has its own data; a data file goes with a base of your own. Got {data.path!r}.")
+    if name in RECIPES:
+        return language_bench(name)
     return reviews_bench() if name == "reviews" else digits_bench(name)

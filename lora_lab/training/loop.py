@@ -12,8 +12,8 @@ from peft import PeftModel
 from torch import nn
 
 from lora_lab.adapters import Adapter, from_model, load_adapter, moved_by, save, save_initial, save_trained
-from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench, find_bench
+from lora_lab.benches.own_data import resolved
 from lora_lab.benches.task import on, task_loss
 from lora_lab.errors import DataError
 from lora_lab.events import (
@@ -71,7 +71,7 @@ def train_events(spec: RunSpec, folder: Path, *, device: str | None = None) -> G
     bench = find_bench(spec.bench, spec.data)
     _require_same(f"base of {spec.bench}", spec.base_sha256, bench.base_sha256())
     if spec.data:
-        _require_same(f"data in {spec.data.path}", spec.data.sha256, sha256_of(Path(spec.data.path)))
+        _require_same(f"data in {spec.data.path}", spec.data.sha256, resolved(spec.data).sha256)
     return _Run(spec, bench, folder, pick_device(device)).events()
 
 

@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
 from torch import nn
 
-from lora_lab.assets import sha256_of
 from lora_lab.benches import Bench
-from lora_lab.benches.custom import read_examples
+from lora_lab.benches.own_data import resolved
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry, resolve_targets
 from lora_lab.methods import from_peft, refuse_unfit
@@ -107,7 +105,5 @@ def _quant(tuning: MethodSpec, quant: Quant | None) -> Quant:
 
 
 def _pinned(data: DataSpec | None) -> DataSpec | None:
-    if data is None:
-        return None
-    read_examples(data)  # refuses a bad file here, before anything is written
-    return replace(data, path=str(Path(data.path).resolve()), sha256=sha256_of(Path(data.path)))
+    """With the data's hash; bad data are refused here, before anything is written."""
+    return None if data is None else resolved(data)

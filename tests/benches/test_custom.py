@@ -18,7 +18,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 import lora_lab as ll
 from lora_lab.adapters import load_adapter
 from lora_lab.benches import find_bench
-from lora_lab.benches.custom import read_examples
+from lora_lab.benches.examples import TextData
+from lora_lab.benches.own_data import read_data
 from lora_lab.errors import AssetError, DataError, LabError
 from lora_lab.events import DoneEvent, StartEvent
 from lora_lab.training import plan_run, train_events
@@ -82,8 +83,13 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_lab.assets.hub_reachable", lambda: False)
 
 
-def read(path: Path, **columns: str) -> object:
-    return read_examples(ll.DataSpec(path=str(path), **columns))
+def read(path: Path, **columns: str) -> TextData:
+    return read_data(ll.DataSpec(path=str(path), **columns))
+
+
+def pairs(data: TextData) -> set[tuple[str, str]]:
+    """(text, label's name) of every row, whatever split it is in."""
+    return {(row.text, data.label_names[row.label]) for split in (data.train, data.validation, data.test) for row in split}
 
 
 def assert_one_sentence(error: LabError, *parts: str) -> None:
@@ -99,18 +105,17 @@ def assert_one_sentence(error: LabError, *parts: str) -> None:
 
 
 def test_csv_and_jsonl_are_read_alike(tmp_path: Path) -> None:
-    examples = read_examples(ll.DataSpec(path=str(write_csv(tmp_path / "films.csv", ROWS))))
-    assert examples == read(write_jsonl(tmp_path / "films.jsonl", ROWS))
-    assert examples.texts == tuple(row["text"] for row in ROWS)
-    assert examples.label_names == LABELS
-    assert [LABELS[i] for i in examples.labels] == [row["label"] for row in ROWS]
+    found = read(write_csv(tmp_path / "films.csv", ROWS))
+    assert found == read(write_jsonl(tmp_path / "films.jsonl", ROWS))
+    assert found.label_names == LABELS
+    assert pairs(found) == {(row["text"], row["label"]) for row in ROWS}
 
 
 def test_a_number_is_a_label_as_good_as_a_word(tmp_path: Path) -> None:
     rows = [{"text": f"text {i}", "label": i % 2} for i in range(10)]
-    examples = read_examples(ll.DataSpec(path=str(write_csv(tmp_path / "n.csv", rows))))
-    assert examples == read(write_jsonl(tmp_path / "n.jsonl", rows))
-    assert examples.label_names == ("0", "1")
+    found = read(write_csv(tmp_path / "n.csv", rows))
+    assert found == read(write_jsonl(tmp_path / "n.jsonl", rows))
+    assert found.label_names == ("0", "1")
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -125,8 +130,8 @@ def test_the_user_names_the_columns(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("inside", ["a, comma", 'a "quote"', "zwei Wörter 映画", "a\nline", "a\u2028separator", "a\x85control"])
 def test_whatever_a_text_holds_is_kept(tmp_path: Path, ending: str, inside: str) -> None:
     rows = [{"text": f"{inside} {i}", "label": i % 2} for i in range(10)]
-    examples = read_examples(ll.DataSpec(path=str(WRITERS[ending](tmp_path / f"films.{ending}", rows))))
-    assert examples.texts == tuple(row["text"] for row in rows)
+    found = read(WRITERS[ending](tmp_path / f"films.{ending}", rows))
+    assert {text for text, _ in pairs(found)} == {row["text"] for row in rows}
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -192,12 +197,12 @@ def test_a_bad_file_is_refused_before_anything_is_written(base: Path, tmp_path: 
 
 def test_a_fifth_is_held_out_and_every_row_is_used_once(base: Path, data: ll.DataSpec) -> None:
     bench = find_bench(str(base), data)
-    training, held_out = bench.splits()
-    assert (len(training), len(held_out)) == (24, 6)
-    rows = [row for part in (training, held_out) for row in part.columns["labels"].tolist()]
+    splits = bench.splits()
+    assert [len(split) for split in splits] == [24, 3, 3]
+    rows = [row for part in splits for row in part.columns["labels"].tolist()]
     assert Counter(rows) == Counter(i % 3 for i in range(30))
-    again = bench.splits()[1]
-    assert all(torch.equal(column, again.columns[name]) for name, column in held_out.columns.items())
+    again = bench.splits().test
+    assert all(torch.equal(column, again.columns[name]) for name, column in splits.test.columns.items())
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_spectrum_draws_the_singular_values_and_leaves_zeros_as_gaps() -> None:
         (lambda: plots.spectrum([ONE]), ("direction i, strongest first", "singular value σᵢ of ΔW")),
         (lambda: plots.energy([ONE]), ("directions kept, strongest first", "share of ‖ΔW‖²")),
         (lambda: plots.loss_curves([curve(losses=(1.0,))]), ("optimizer step", "training loss (nats)")),
-        (lambda: plots.score_curves([curve()]), ("optimizer step", "accuracy (held-out split)")),
+        (lambda: plots.score_curves([curve()]), ("optimizer step", "accuracy (validation split)")),
     ],
     ids=["spectrum", "energy", "loss", "accuracy"],
 )
@@ -90,7 +90,7 @@ def test_a_zero_update_draws_no_line_beside_those_that_learned(draw: Callable[[l
         (plots.energy([ZERO]), "ΔW is zero: it has no direction yet."),
         (plots.loss_curves([]), "The curves begin with the first step."),
         (plots.loss_curves([curve(losses=())]), "The curves begin with the first step."),
-        (plots.score_curves([curve(base=None)]), "Accuracy is measured before the first step and a few times a run."),
+        (plots.score_curves([curve(base=None)]), "The score is measured before the first step and a few times a run."),
         (
             plots.overlap(Overlap("q", "delta", "in", 64, None, None), first="r 4", second="r 8"),
             "One of the two is zero: it has no direction to compare.",
@@ -279,9 +279,9 @@ def test_overlap_caption_compares_with_chance(record: Overlap, sentence: str) ->
 @pytest.mark.parametrize(
     ("best", "base", "ended", "sentence"),
     [
-        (0.8249, 0.1, True, "The best run reached 82.5 % on the held-out split; the frozen base has 10.0 %."),
-        (0.8249, 0.1, False, "The best run has reached 82.5 % on the held-out split; the frozen base has 10.0 %."),
-        (0.0, 0.0, True, "The best run reached 0.0 % on the held-out split; the frozen base has 0.0 %."),
+        (0.8249, 0.1, True, "The best run reached 82.5 % on the validation split; the frozen base has 10.0 %."),
+        (0.8249, 0.1, False, "The best run has reached 82.5 % on the validation split; the frozen base has 10.0 %."),
+        (0.0, 0.0, True, "The best run reached 0.0 % on the validation split; the frozen base has 0.0 %."),
         (None, 0.1, True, ""),
         (0.8, None, True, ""),
     ],
@@ -306,7 +306,7 @@ def test_cells_past_half_the_space_are_marked_and_said() -> None:
 def merge_report(*differences: float | None, unquantized: float | None = None) -> MergeReport:
     names = ("fp32", "bf16", "nf4")
     ways = tuple(MergeCost(name, difference) for name, difference in zip(names, differences, strict=False))
-    return MergeReport(256, 0.5, ways, None if unquantized is None else MergeCost("unquantized", unquantized))
+    return MergeReport(256, "accuracy", 0.5, ways, None if unquantized is None else MergeCost("unquantized", unquantized))
 
 
 @pytest.mark.parametrize(

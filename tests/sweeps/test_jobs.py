@@ -214,7 +214,7 @@ def test_what_goes_wrong_in_the_background_is_said_as_a_sentence(
 
 
 def test_what_nobody_foresaw_is_said_as_a_sentence_too(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: object) -> None:
+    def broken(*args: object, **options: object) -> None:
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr("lora_lab.training.loop.evaluate", broken)

@@ -15,9 +15,11 @@ from torch import nn
 import lora_lab as ll
 from lora_lab.adapters import load_adapter
 from lora_lab.benches import Split
+from lora_lab.benches.bench import halved
 from lora_lab.benches.digits import DigitsBench
+from lora_lab.benches.digits import split as upright_split
 from lora_lab.errors import DataError
-from lora_lab.events import DoneEvent, EvalEvent, Event, SpectrumEvent, StartEvent, StepEvent
+from lora_lab.events import DoneEvent, EvalEvent, Event, ForgettingEvent, SpectrumEvent, StartEvent, StepEvent
 from lora_lab.specs import RunSpec
 from lora_lab.training import evaluate, plan_run, train_events
 from lora_lab.training.loop import batches
@@ -74,16 +76,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 def test_start_evaluation_and_spectrum_come_before_the_steps_and_done_after(run: Trained) -> None:
     kinds = [type(event) for event in run.events]
-    assert kinds[:4] == [StartEvent, EvalEvent, SpectrumEvent, StepEvent]
+    assert kinds[:5] == [StartEvent, EvalEvent, EvalEvent, SpectrumEvent, StepEvent]
+    assert kinds[-3:] == [EvalEvent, ForgettingEvent, DoneEvent]
     assert kinds.count(StartEvent) == kinds.count(DoneEvent) == 1
-    assert kinds[-1] is DoneEvent
     assert [event.step for event in of_kind(run.events, StepEvent)] == list(range(1, STEPS + 1))
     steps = [event.step for event in run.events[1:]]
     assert steps == sorted(steps)
 
 
 def test_evaluations_come_every_k_steps_and_at_the_end(run: Trained) -> None:
-    assert [event.step for event in of_kind(run.events, EvalEvent)] == [0, EVERY, 2 * EVERY, STEPS]
+    said = [(event.step, event.split) for event in of_kind(run.events, EvalEvent)]
+    assert [step for step, split in said if split == "validation"] == [0, EVERY, 2 * EVERY, STEPS]
+    assert [step for step, split in said if split == "test"] == [0, STEPS]
 
 
 def test_start_says_what_is_trained(run: Trained) -> None:
@@ -102,9 +106,25 @@ def test_done_says_that_it_finished(run: Trained) -> None:
 
 def test_the_first_evaluation_is_the_frozen_base(run: Trained) -> None:
     bench = ll.find_bench("digits")
-    score = evaluate(bench.build(), bench.splits()[1])
-    first = of_kind(run.events, EvalEvent)[0]
-    assert (first.score, first.loss) == (score.value, score.loss)
+    for first, split in zip(of_kind(run.events, EvalEvent)[:2], bench.splits()[1:], strict=True):
+        score = evaluate(bench.build(), split)
+        assert (first.score, first.loss) == (score.value, score.loss)
+
+
+def test_what_was_forgotten_is_the_accuracy_on_upright_digits_before_and_after(run: Trained, digits_base: nn.Module) -> None:
+    upright = halved(upright_split()[1])[1]
+    (forgot,) = of_kind(run.events, ForgettingEvent)
+    assert (forgot.kept, forgot.before) == ("accuracy", evaluate(digits_base, upright).value)
+    model = PeftModel.from_pretrained(digits_base, str(run.folder / "adapter")).eval()
+    assert forgot.after == pytest.approx(evaluate(model, upright).value, abs=0.5 / len(upright))
+    assert forgot.after < forgot.before
+
+
+def test_a_step_takes_less_than_the_time_between_two(run: Trained) -> None:
+    steps = of_kind(run.events, StepEvent)
+    for before, event in pairwise(steps):
+        assert event.step_s is not None
+        assert 0 < event.step_s < event.elapsed_s - before.elapsed_s
 
 
 def test_nothing_is_learned_at_step_0_and_something_at_the_end(run: Trained) -> None:
@@ -197,11 +217,13 @@ def test_another_seed_or_dropout_gives_another_run(tmp_path: Path, other: dict[s
 
 @pytest.mark.parametrize("merged", [False, True], ids=["unmerged", "merged"])
 def test_plain_peft_gives_the_accuracy_that_was_said(run: Trained, digits_base: nn.Module, merged: bool) -> None:
-    model = PeftModel.from_pretrained(digits_base, str(run.folder / "adapter")).eval()
-    score = evaluate(model.merge_and_unload() if merged else model, ll.find_bench("digits").splits()[1])
-    said = of_kind(run.events, EvalEvent)[-1]
-    assert score.value == pytest.approx(said.score, abs=0.5 / 497)
-    assert score.loss == pytest.approx(said.loss, rel=1e-5)
+    loaded = PeftModel.from_pretrained(digits_base, str(run.folder / "adapter")).eval()
+    model = loaded.merge_and_unload() if merged else loaded
+    last = {event.split: event for event in of_kind(run.events, EvalEvent)}
+    for name, split in zip(("validation", "test"), ll.find_bench("digits").splits()[1:], strict=True):
+        score = evaluate(model, split)
+        assert score.value == pytest.approx(last[name].score, abs=0.5 / len(split))
+        assert score.loss == pytest.approx(last[name].loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", [StepEvent, SpectrumEvent, EvalEvent])
@@ -236,7 +258,9 @@ def test_the_adapter_on_disk_at_an_evaluation_is_the_one_that_was_scored(tmp_pat
 
 def test_a_run_of_no_steps_gives_an_adapter_that_changes_nothing(tmp_path: Path, digits_base: nn.Module) -> None:
     events = list(train_events(a_spec(steps=0), tmp_path))
-    assert [type(event) for event in events] == [StartEvent, EvalEvent, SpectrumEvent, DoneEvent]
+    assert [type(e) for e in events] == [StartEvent, EvalEvent, EvalEvent, SpectrumEvent, ForgettingEvent, DoneEvent]
+    forgot = of_kind(events, ForgettingEvent)[0]
+    assert forgot.before == forgot.after
     assert (events[-1].status, events[-1].step) == ("finished", 0)
     adapter = load_adapter(tmp_path / "adapter")
     assert {delta.frobenius() for delta in adapter.values()} == {0.0}

@@ -67,7 +67,7 @@ def test_a_method_without_rank_is_one_cell_over_all_columns() -> None:
 
 def test_a_merge_that_there_is_not_is_said_and_no_number_stands_in() -> None:
     ways = (MergeCost("fp32", 4.2e-7, 0.5), MergeCost("int8", None))
-    table = html.merge_table(MergeReport(256, 0.5, ways, None))
+    table = html.merge_table(MergeReport(256, "accuracy", 0.5, ways, None))
     assert "<td>0.000042 %</td><td>50.0 %</td>" in table
     assert "<td>merged back into int8 as PEFT does</td><td>not to be had</td><td></td>" in table
 
