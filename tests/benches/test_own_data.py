@@ -71,10 +71,10 @@ def test_texts_alone_are_plain_text(tmp_path: Path) -> None:
     rows = [{"text": f"story {i}", "author": "me"} for i in range(10)]
     with pytest.raises(DataError, match="label_column must be one of text, author"):  # a label may be meant
         read(write_jsonl(tmp_path / "a.jsonl", rows))
-    assert read(tmp_path / "a.jsonl", task="text") == read(
+    assert read(str(tmp_path / "a.jsonl"), task="text") == read(
         write_jsonl(tmp_path / "b.jsonl", [{"text": row["text"]} for row in rows])
     )
-    data = read(tmp_path / "b.jsonl")
+    data = read(str(tmp_path / "b.jsonl"))
     assert (data.kind, data.metric) == ("completion", "")
     assert Counter(everything(data)) == Counter(Completion("", f"story {i}") for i in range(10))
 
