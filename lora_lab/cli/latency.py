@@ -127,7 +127,7 @@ def _variant(timing: Any) -> dict[str, Any]:
 
 
 def _print_latency(record: "Latency", paper: "Sequence[PaperLatency]") -> None:
-    from lora_lab.plots import latency_caption, on_a_gpu, variant_label
+    from lora_lab.plots import latency_caption, on_a_gpu, refusals, variant_label
 
     print(f"{record.source}, {record.dtype}, r = {record.r}, {record.device}, {record.threads} threads")
     print(f"{'shape':>10} {'':22} {'median':>8} {'half of the rounds':>22} {'÷ base':>7} {'99 % interval':>14}")
@@ -140,8 +140,8 @@ def _print_latency(record: "Latency", paper: "Sequence[PaperLatency]") -> None:
             bound = f"{ratio.low:.3f}–{ratio.high:.3f}" if ratio and bounded else ""
             mark = "" if timing.told is None else " told from the base" if timing.told else " not told from the base"
             print(f"{row} {'' if ratio is None else f'{ratio.median:.3f}':>7} {bound:>14}{mark}")
-    for refusal in record.refused:
-        print(f"{variant_label(refusal.name)}: {refusal.why}")
+    for sentence in refusals(record):
+        print(sentence)
     print(latency_caption(record))
     print("\nThe paper's Table 1: GPT-2 medium on a Quadro RTX 8000, mean ± sd of 100 trials")
     for one in paper:

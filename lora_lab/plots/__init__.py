@@ -16,6 +16,7 @@ from lora_lab.plots.latency import (
     latency_ratios,
     logits_caption,
     on_a_gpu,
+    refusals,
     switching_caption,
     variant_label,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "rank_colour",
     "reach_caption",
     "reach_curve",
+    "refusals",
     "row_label",
     "rule_caption",
     "run_colour",

@@ -1,7 +1,7 @@
 """What an adapter costs in time: its forward pass over the base's, and the sentences beside it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 
@@ -32,7 +32,7 @@ def variant_label(name: str) -> str:
 
 def latency_ratios(record: Latency, paper: Sequence[PaperLatency] = ()) -> go.Figure:
     """Time of each variant over the base's in the same round, by shape; a bar holds the median at 99 %, hollow is the paper's."""
-    fig = figure(x="batch × tokens" if _has_tokens(record) else "batch size", y="time ÷ the base's time", height_px=340)
+    fig = figure(x="batch × tokens" if _has_tokens(record) else "batch size, × tokens", y="time ÷ the base's time", height_px=340)
     names = [name for name in record.names if name != "base"]
     if not names:
         return nothing_yet(fig, "Nothing was measured.")
@@ -41,8 +41,26 @@ def latency_ratios(record: Latency, paper: Sequence[PaperLatency] = ()) -> go.Fi
         _measured(fig, record, name, places, _APART * (i - (len(names) - 1) / 2))
     _printed(fig, paper, places, {name: _APART * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}, record.r)
     fig.add_hline(1, line={"color": PALETTE["W0"], "width": 1.2})
-    fig.update_xaxes(tickmode="array", tickvals=list(range(len(places))), ticktext=[shape.label for shape in places])
-    return fig.update_xaxes(range=[-0.6, len(places) - 0.4])
+    fig.update_yaxes(range=_range(fig))
+    ticks = {"tickmode": "array", "tickvals": list(range(len(places))), "ticktext": [_tick(shape) for shape in places]}
+    return fig.update_xaxes(**ticks, tickangle=0, automargin=True, title_standoff=8, range=[-0.6, len(places) - 0.4])
+
+
+def _tick(shape: Shape) -> str:
+    return str(shape.batch) if shape.tokens is None else f"{shape.batch}<br>× {shape.tokens}"
+
+
+def _range(fig: go.Figure) -> list[float]:
+    """Every point, and of bars as much as leaves the points apart: a bar of a machine that was busy may go beyond the plot."""
+    points = [y for trace in fig.data for y in trace.y]
+    reach = 1.5 * max(max(points) - 1, 1 - min(points), 0.05)
+    bars = [(y + (up or 0), y - (down or 0)) for trace in fig.data if trace.error_y.array for y, up, down in _bars(trace)]
+    high, low = max([*points, *(high for high, _ in bars)]), min([*points, *(low for _, low in bars), 1])
+    return [max(low, min(points) - reach) - 0.03, min(high, max(points) + reach) + 0.03]
+
+
+def _bars(trace: go.Scatter) -> Iterable[tuple[float, float | None, float | None]]:
+    return zip(trace.y, trace.error_y.array, trace.error_y.arrayminus, strict=True)
 
 
 def _measured(fig: go.Figure, record: Latency, name: str, places: list[Shape], offset: float) -> None:
@@ -103,6 +121,14 @@ def _colour(name: str, r: int) -> str:
 
 def _has_tokens(record: Latency) -> bool:
     return any(at.shape.tokens is not None for at in record.shapes)
+
+
+def refusals(record: Latency) -> tuple[str, ...]:
+    """What was not timed and why, each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for one in record.refused:
+        by_reason.setdefault(one.why, []).append(variant_label(one.name))
+    return tuple(why if why.startswith(names[0]) else f"{_listed(names)}: {why}" for why, names in by_reason.items())
 
 
 def latency_caption(record: Latency) -> str:
