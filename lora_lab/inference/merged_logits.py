@@ -72,13 +72,19 @@ def _difference(name: str, dtype: torch.dtype, model: nn.Module, batches: list[B
     inputs = [{key: x.to(dtype) if x.is_floating_point() else x for key, x in batch.items()} for batch in batches]
     try:
         apart = logits_of(cast, inputs)
+        if not _all_finite(apart):
+            return LogitDifference(name, None, None, f"{name} overflows: some logits are not finite.")
         with merge(cast):
             together = logits_of(cast, inputs)
     except (RuntimeError, NotImplementedError) as err:
         return LogitDifference(name, None, None, str(err).strip().split("\n", 1)[0])
-    if not all(bool(logits.isfinite().all()) for logits in (*apart, *together)):
-        return LogitDifference(name, None, None, f"{name} overflows: some logits are not finite.")
+    if not _all_finite(together):
+        return LogitDifference(name, None, None, f"{name} overflows once merged: some logits are not finite.")
     return LogitDifference(name, max(map(_farthest, apart, together)), max(float(x.double().abs().max()) for x in apart))
+
+
+def _all_finite(batches: list[Tensor]) -> bool:
+    return all(bool(logits.isfinite().all()) for logits in batches)
 
 
 def _farthest(apart: Tensor, together: Tensor) -> float:

@@ -27,12 +27,16 @@ def with_variants(subject: Subject, *, r: int, seed: int, device: torch.device) 
 
     Only what a variant changes or adds is in memory twice, so that the variants differ by what they compute and not by where
     their weights lie. Merged LoRA has matrices of its own: W0 + ΔW.
+
+    Raises:
+        SpecError: r is out of range.
     """
+    specs = {name: MethodSpec(method="lora" if name == "merged" else name, r=r) for name in ADAPTED}
     base = subject.build().eval().to(device)
     models, refused = {"base": base}, []
-    for name in ADAPTED:
+    for name, spec in specs.items():
         try:
-            models[name] = _variant(name, subject, base, r=r, seed=seed).to(device).eval()
+            models[name] = _variant(name, subject, base, spec, seed=seed).to(device).eval()
         except LabError as err:
             refused.append(Refusal(name, str(err)))
     for model in models.values():
@@ -55,13 +59,13 @@ def random_lora(subject: Subject, base: nn.Module, *, r: int, seed: int) -> nn.M
     return model.eval()
 
 
-def _variant(name: str, subject: Subject, base: nn.Module, *, r: int, seed: int) -> nn.Module:
-    if name in ("merged", "lora"):
-        own = [m.name for m in read_geometry(base).targeted(MethodSpec().targets)] if name == "merged" else []
-        model = random_lora(subject, _twin(base, own=own), r=r, seed=seed)
+def _variant(name: str, subject: Subject, base: nn.Module, spec: MethodSpec, *, seed: int) -> nn.Module:
+    geometry = read_geometry(base)
+    if spec.method == "lora":
+        own = [m.name for m in geometry.targeted(spec.targets)] if name == "merged" else []
+        model = random_lora(subject, _twin(base, own=own), r=spec.r, seed=seed)
         return unload_merged(model) if name == "merged" else model
-    heads = subject.heads(read_geometry(base))
-    spec = MethodSpec(method=name, r=r)
+    heads = subject.heads(geometry)
     model = attach_method(_twin(base), spec, seed=seed, head_modules=heads, task_type=subject.task_type)
     for module in model.modules():
         if isinstance(module, Bottleneck):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 
-from lora_lab.analysis.timings import Latency, LogitDifferences, Shape, Switching, Timing
+from lora_lab.analysis.timings import Latency, LogitDifferences, Shape, Spread, Switching, Timing
 from lora_lab.budget.paper import PaperLatency
 from lora_lab.plots.captions import small_share
 from lora_lab.plots.theme import PALETTE, figure, nothing_yet, run_colour
@@ -132,7 +132,7 @@ def refusals(record: Latency) -> tuple[str, ...]:
 
 
 def latency_caption(record: Latency) -> str:
-    """Which variants can be told from the base, and where each costs most."""
+    """Which variants can be told from the base, and where each surely costs most, with the bounds at 99 %."""
     by_name = {name: _timings(record, name) for name in record.names if name != "base"}
     if not any(timing.told is not None for found in by_name.values() for _, timing in found):
         return "With fewer than 8 rounds nothing can be told from the base." if by_name else ""
@@ -149,11 +149,20 @@ def _timings(record: Latency, name: str) -> list[tuple[Shape, Timing]]:
 
 
 def _most(name: str, found: list[tuple[Shape, Timing]]) -> str:
-    told = [(timing.ratio.median, shape) for shape, timing in found if timing.told and timing.ratio]
-    ratio, shape = max(told, key=lambda one: abs(math.log(one[0])))
-    where = f" (at {shape.label})" if len(found) > 1 else f" at {shape.label}"
-    upto = "up to " if len(told) > 1 else ""
-    return f"{_SAID[name]} takes {upto}{_share(abs(ratio - 1))} {'longer' if ratio > 1 else 'less'}{where}"
+    """The shape where the variant is surely furthest from the base, with the bounds."""
+    told = [(shape, timing.ratio) for shape, timing in found if timing.told and timing.ratio]
+    shape, ratio = max(told, key=lambda one: _surely(one[1]))
+    assert ratio.low is not None
+    assert ratio.high is not None
+    longer = ratio.low > 1
+    bounds = (ratio.low - 1, ratio.high - 1) if longer else (1 - ratio.high, 1 - ratio.low)
+    between = f"{_share(bounds[0])} to {_share(bounds[1])}"
+    return f"{_SAID[name]} takes {_share(abs(ratio.median - 1))} {'longer' if longer else 'less'} at {shape.label} ({between})"
+
+
+def _surely(ratio: Spread) -> float:
+    """How far from 1 the nearer end of the interval is."""
+    return min(abs(math.log(bound)) for bound in (ratio.low, ratio.high) if bound)
 
 
 def _share(share: float) -> str:
