@@ -1,7 +1,7 @@
 """Running what was trained: merging an adapter into its base, and several adapters on one base, switched by name."""
 
 from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
-from lora_lab.inference.latency import measure_latency
+from lora_lab.inference.latency import latency_by_shape, measure_latency
 from lora_lab.inference.merged_logits import differences_of_random, differences_of_run, logit_differences
 from lora_lab.inference.merging import Merge, merge, unload_merged
 from lora_lab.inference.open_run import open_run
@@ -23,6 +23,7 @@ __all__ = [
     "differences_of_run",
     "export_merged",
     "find_subject",
+    "latency_by_shape",
     "logit_differences",
     "measure_latency",
     "measure_switching",

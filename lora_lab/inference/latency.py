@@ -1,7 +1,8 @@
 """Does the adapter cost time? One forward pass of the base and of what adapts it, measured in turn."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -49,20 +50,32 @@ def measure_latency(
         SpecError: a value out of range, or a shape that the base cannot compute.
         LabError: the base cannot be had.
     """
-    subject, place = find_subject(source), pick_device(device)
+    *_, record = latency_by_shape(find_subject(source), shapes, r=r, repeats=repeats, seed=seed, device=device)
+    return record
+
+
+def latency_by_shape(
+    subject: Subject, shapes: Sequence[Shape] = (), *, r: int, repeats: int, seed: int = 0, device: str | None = None
+) -> Iterator[Latency]:
+    """`measure_latency` shape by shape: each record has one more than the last.
+
+    Raises:
+        LabError: as `measure_latency`.
+    """
+    place = pick_device(device)
     with pinned_threads(subject.threads):
         models, refused = with_variants(subject, r=r, seed=seed, device=place)
         base = models["base"]
         geometry = read_geometry(base)
-        measured: list[ShapeTimings] = []
+        threads, dtype = torch.get_num_threads(), str(next(base.parameters()).dtype).removeprefix("torch.")
+        record = Latency(subject.name, geometry.total_params, r, place.type, threads, dtype, (), refused)
         for shape in fitting(tuple(shapes), geometry) or default_shapes(geometry):
             inputs = {name: column.to(place) for name, column in inputs_for(base, shape, seed=seed).items()}
             calls, failed = _calls(models, inputs, shape, place)
-            refused = (*refused, *failed)
             times_s = interleaved(calls, repeats=repeats, passes=_passes(calls["base"]), seed=seed)
-            measured.append(ShapeTimings(shape, timings_of(times_s)))
-        threads, dtype = torch.get_num_threads(), str(next(base.parameters()).dtype).removeprefix("torch.")
-    return Latency(subject.name, geometry.total_params, r, place.type, threads, dtype, tuple(measured), refused)
+            measured = ShapeTimings(shape, timings_of(times_s))
+            record = replace(record, shapes=(*record.shapes, measured), refused=(*record.refused, *failed))
+            yield record
 
 
 def _passes(call: Callable[[], None]) -> int:

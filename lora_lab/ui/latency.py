@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_lab.analysis.timings import Shape, parse_shape
+from lora_lab.analysis.timings import Latency, Shape, parse_shape
 from lora_lab.benches import BENCH_NAMES, find_bench
 from lora_lab.budget.paper import table_1
 from lora_lab.errors import LabError, SpecError
@@ -17,7 +17,7 @@ from lora_lab.inference import (
     differences_of_random,
     differences_of_run,
     find_subject,
-    measure_latency,
+    latency_by_shape,
     measure_switching,
 )
 from lora_lab.plots import labels_of, latency_caption, latency_ratios, logits_caption, on_a_gpu, switching_caption
@@ -150,19 +150,16 @@ class LatencyView(Place):
 
     @user_errors_streaming
     def run_all(self, selection: Selection) -> Iterator[list[Any]]:
-        """Times first, then logits, then switching, each shown when it is there."""
+        """Times shape by shape, then logits, then switching, each shown when it is there."""
         selection = self._offered(selection)
         shapes = tuple(map(parse_shape, selection.shapes)) or self._shapes(selection.bench)[1]
         if self.lab.public:
             check_public(shapes, selection.repeats)
         device = "cpu" if runs_inline() else self.lab.device
         subject = find_subject(selection.bench)
-        record = measure_latency(subject, shapes, r=selection.rank, repeats=selection.repeats, device=device)
-        drawn = [gr.Plot(value=latency_ratios(record, table_1()), visible=True), html.say(latency_caption(record))]
-        gpu = "".join(f"<p>{escape(sentence)}</p>" for sentence in on_a_gpu(record))
-        drawn += [latency_html.latency_table(record), f'<div class="lab-prose">{gpu}</div>']
-        yield [*drawn, gr.skip(), gr.skip()]
-        kept = [gr.skip()] * len(drawn)
+        for record in latency_by_shape(subject, shapes, r=selection.rank, repeats=selection.repeats, device=device):
+            yield [*_times(record), gr.skip(), gr.skip()]
+        kept = [gr.skip()] * 4
         yield [*kept, self._logits(subject, selection), gr.skip()]
         yield [*kept, gr.skip(), _switching(subject, selection.rank, device)]
 
@@ -217,6 +214,13 @@ def check_public(shapes: tuple[Shape, ...], repeats: int) -> None:
     for what, most, got in bounds:
         if got > most:
             raise SpecError(f"A measurement on this public page must have at most {most:,} {what}. Got {got:,}.")
+
+
+def _times(record: Latency) -> list[Any]:
+    """Plot, caption, table, and what it says about a GPU."""
+    gpu = "".join(f"<p>{escape(sentence)}</p>" for sentence in on_a_gpu(record))
+    plot = gr.Plot(value=latency_ratios(record, table_1()), visible=True)
+    return [plot, html.say(latency_caption(record)), latency_html.latency_table(record), f'<div class="lab-prose">{gpu}</div>']
 
 
 def _switching(subject: Subject, r: int, device: str | None) -> str:

@@ -51,7 +51,8 @@ def test_another_bench_clears_what_was_measured(view: LatencyView) -> None:
 
 
 def test_times_come_first_then_logits_then_switching(view: LatencyView) -> None:
-    times, logits, switching = view.run_all(SMALL)
+    first, times, logits, switching = view.run_all(SMALL)
+    assert "batch 8" not in first[2]
     plot, says, table, gpu = times[:4]
     assert plot.visible is True
     assert "LoRA" in says
