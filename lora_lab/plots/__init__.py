@@ -11,6 +11,15 @@ from lora_lab.plots.captions import (
 )
 from lora_lab.plots.gradients import GradientLine, chain_rule_caption, gradient_caption, gradient_flow
 from lora_lab.plots.labels import labels_of, method_label, r_meaning, row_label
+from lora_lab.plots.latency import (
+    latency_caption,
+    latency_ratios,
+    logits_caption,
+    on_a_gpu,
+    refusals,
+    switching_caption,
+    variant_label,
+)
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.reach import reach_caption, reach_curve
@@ -29,17 +38,22 @@ __all__ = [
     "gradient_caption",
     "gradient_flow",
     "labels_of",
+    "latency_caption",
+    "latency_ratios",
     "learning_caption",
+    "logits_caption",
     "loss_curves",
     "merge_caption",
     "merge_way",
     "method_label",
+    "on_a_gpu",
     "overlap",
     "overlap_caption",
     "r_meaning",
     "rank_colour",
     "reach_caption",
     "reach_curve",
+    "refusals",
     "row_label",
     "rule_caption",
     "run_colour",
@@ -48,4 +62,6 @@ __all__ = [
     "spectrum",
     "spectrum_caption",
     "spectrum_lines",
+    "switching_caption",
+    "variant_label",
 ]
