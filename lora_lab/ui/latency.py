@@ -39,7 +39,7 @@ _PUBLIC_REPEATS, _PUBLIC_SHAPES, _PUBLIC_TOKENS = 20, 3, 1024
 class LatencyView(Place):
     """A bench and shapes on the left, times on the right."""
 
-    name = "Train"
+    name, room = "Train", "Latency"
 
     def _build_controls(self) -> None:
         chips: dict[str, Any] = {"elem_classes": "lab-chips"}
