@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lora_lab.cli.flags import bench_flags, command, data_of, names, number, optional, prepare, print_json
 from lora_lab.cli.train import report_progress
 from lora_lab.specs import METHODS
-from lora_lab.units import count, file_size, gigabytes, seconds
+from lora_lab.units import count, file_size, seconds
 
 if TYPE_CHECKING:
     from lora_lab.analysis.method_records import Comparison, MethodRow, MethodTable
@@ -127,13 +127,11 @@ def _print_table(bench: "MethodBench", comparison: "Comparison") -> None:
 
 
 def _print_row(place: str, row: "MethodRow", table: "MethodTable") -> None:
-    from lora_lab.plots.method_captions import budget_label, kept_text, score_text
+    from lora_lab.plots.method_captions import budget_label, kept_text, memory_text, rate_text, score_text
 
     head = count(row.head_params) if row.head_params else ""
     size = file_size(row.file_bytes) if row.file_bytes is not None else ""
     step = f"{row.step_s:.4f}" if row.step_s is not None else ""
-    memory = gigabytes(row.memory_bytes) if row.memory_bytes is not None else ""
-    paid = f"{count(row.adapter_params):>8} {head:>7} {size:>8} {step:>7} {memory:>8}"
-    edge = "*" if row.at_edge else ""
-    scored = f"{score_text(row, table.metric):>18} {paid} {kept_text(row):>18} {row.learning_rate:>8g}{edge}"
+    paid = f"{count(row.adapter_params):>8} {head:>7} {size:>8} {step:>7} {memory_text(row):>8}"
+    scored = f"{score_text(row, table.metric):>18} {paid} {kept_text(row):>18} {rate_text(row):>8}"
     print(f"{place:>6}  {budget_label(row):30} {scored}")

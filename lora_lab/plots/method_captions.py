@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from lora_lab.analysis.method_records import Comparison, Curve, Difference, MethodRow, MethodTable, Placed, mean_of, sd_of
 from lora_lab.metrics import METRICS, Metric
 from lora_lab.specs import METHODS
+from lora_lab.units import gigabytes, seconds
 
 _WORDS = {"bottleneck width": "width", "virtual tokens": "tokens", "top layers": "top"}
 _MOST_NAMED = 4
@@ -58,6 +59,18 @@ def kept_text(row: MethodRow) -> str:
     """What the base still can ± sd, in the unit that it is measured by."""
     unit = {"accuracy": METRICS["accuracy"], "loss": METRICS["loss"]}.get(row.kept or "", METRICS["matthews"])
     return _with_spread(unit, mean_of(row.after), sd_of(row.after)) if row.kept else ""
+
+
+def memory_text(row: MethodRow) -> str:
+    """Peak memory as predicted, `≤` where that is a bound, and as measured where it was."""
+    bound = "≤ " if row.memory_is_bound else ""
+    predicted = [f"{bound}{gigabytes(row.memory_bytes)}"] if row.memory_bytes is not None else []
+    return ", ".join([*predicted, *([f"{gigabytes(row.measured_bytes)} measured"] if row.measured_bytes is not None else [])])
+
+
+def rate_text(row: MethodRow) -> str:
+    """The chosen learning rate, marked where it lies at the edge of the rates tried."""
+    return f"{row.learning_rate:g}{' (edge)' if row.at_edge else ''}"
 
 
 def _with_spread(metric: Metric, mean: float | None, sd: float | None) -> str:
@@ -143,3 +156,23 @@ def seeds_note(table: MethodTable) -> str:
         f"Mean ± sd over {len(table.seeds)} seeds on one test split{rows}. A place spans what the spread leaves open: methods are"
         " told apart by Welch's t with variances that lean on each other, at 5 % over all pairs (Holm)."
     )
+
+
+def plan_caption(grids: int, rates: int, seeds: int, *, runs: int, kept: int, left_s: float | None) -> str:
+    """How many runs a bench takes as far as is known, how many there are, and how long the others may take."""
+    each = f"{rates} learning {'rate' if rates == 1 else 'rates'} and {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    had = f", {kept} of them in the store already" if kept else ""
+    what = f"{grids} {'budget' if grids == 1 else 'budgets of all methods together'}, {each} each: {runs} runs{had}."
+    if kept == runs:
+        return f"{what} No grid of rates wants another."
+    left = f" The others take about {seconds(left_s)} here." if left_s is not None else ""
+    return f"{what}{left} Where the best rate lies at an edge, up to two rates are added."
+
+
+def refused_note(refused: dict[str, str]) -> str:
+    """What is left out, in a few words; every reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in refused.items():
+        method, _, budget = what.partition(" ")
+        by_reason.setdefault(why, []).append(" ".join(filter(None, [METHODS[method].label, budget])))
+    return " ".join(f"Without {listed(names, most=_MOST_NAMED)}: {why}" for why, names in by_reason.items())

@@ -18,6 +18,7 @@ from lora_lab.geometry import Geometry
 from lora_lab.specs import METHODS, DataSpec, MethodSpec, Number, Quant, RunSpec, resolve_alpha, unique
 from lora_lab.sweeps.api import Sweep, Watch, run_specs
 from lora_lab.sweeps.memory import memory_of
+from lora_lab.sweeps.runners import runs_at_once
 from lora_lab.sweeps.store import Run, RunStore
 from lora_lab.training import methods_for, plan_run
 
@@ -99,6 +100,10 @@ class MethodPlan:
         """The grids with the rates that the complete runs among these call for."""
         tried = _Tried(runs, self.spec.seeds)
         return tuple(_grow(grid, tried) for grid in self.grids)
+
+    def most_runs(self) -> tuple[RunSpec, ...]:
+        """The runs there would be if every grid grew as far as grids do."""
+        return self._runs_of(_as_grown(grid) for grid in self.grids)
 
     def _runs_of(self, grids: Iterable[Grid]) -> tuple[RunSpec, ...]:
         return unique(spec for grid in grids for rate in grid.rates for spec in grid.runs_at(rate, self.spec.seeds))
@@ -212,6 +217,13 @@ def _grow(grid: Grid, tried: _Tried) -> Grid:
     return grid
 
 
+def _as_grown(grid: Grid) -> Grid:
+    if len(grid.rates) == 1:
+        return grid
+    beyond = tuple(_tidy(grid.rates[-1] * (grid.rates[-1] / grid.rates[-2]) ** i) for i in range(1, MOST_EXTRA_RATES + 1))
+    return replace(grid, rates=(*grid.rates, *beyond), extended=MOST_EXTRA_RATES)
+
+
 def _is_higher_better(tried: _Tried, grid: Grid) -> bool:
     return tried.runs(grid, grid.rates[0])[0].metric.higher_is_better
 
@@ -314,16 +326,17 @@ def _nothing_came_about(rounds: Sequence[Sweep]) -> LabError:
     return LabError(next((why for done in rounds for why in done.failed.values()), "No run of the bench came to its end."))
 
 
-def expected_s(specs: Iterable[RunSpec], runs: Iterable[Run]) -> float | None:
-    """What these runs took or would take one after the other, by the runs of their bench and method that there are.
+def expected_s(specs: Sequence[RunSpec], runs: Iterable[Run], *, device: str | None = None) -> float | None:
+    """How long these runs would take here, by what runs of their bench and method took that are there already.
 
     None where there is no run of the bench. A method that has none is taken to be as quick as the others.
     """
-    specs, walls = list(specs), defaultdict[str, list[float]](list)
+    walls: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        if run.metrics["status"] == "finished" and run.spec.steps and run.spec.bench == specs[0].bench:
+        if specs and run.metrics["status"] == "finished" and run.spec.steps and run.spec.bench == specs[0].bench:
             walls[run.spec.tuning.method].append(run.metrics["wall_s"] / run.spec.steps)
     if not walls:
         return None
-    usual = median(median(walls[method]) for method in walls)
-    return sum(spec.steps * (median(walls[m]) if (m := spec.tuning.method) in walls else usual) for spec in specs)
+    a_step_s = {method: median(found) for method, found in walls.items()}
+    usual_s = median(a_step_s.values())
+    return sum(spec.steps * a_step_s.get(spec.tuning.method, usual_s) for spec in specs) / runs_at_once(specs, device)
