@@ -84,7 +84,7 @@ def difference(first: MethodRow, second: MethodRow, prior: Prior) -> Difference:
     gap = first.mean - second.mean
     if first.sd is None or second.sd is None:
         return replace(unknown, difference=gap)
-    shares = [(*prior.lean(row.sd**2, len(row.scores) - 1), len(row.scores)) for row in (first, second) if row.sd is not None]
+    shares = [(*prior.lean(row.sd**2, _df(row)), len(row.scores)) for row in (first, second) if row.sd is not None]
     error2 = sum(s2 / n for s2, _, n in shares)
     if error2 == 0:
         return replace(unknown, difference=gap, half_width=0.0, p=1.0 if gap == 0 else 0.0)
@@ -92,6 +92,10 @@ def difference(first: MethodRow, second: MethodRow, prior: Prior) -> Difference:
     error = math.sqrt(error2)
     p = min(1.0, 2 * float(stdtr(df, -abs(gap) / error)))
     return replace(unknown, difference=gap, half_width=float(stdtrit(df, 0.975)) * error, p=p)
+
+
+def _df(row: MethodRow) -> float:
+    return len(row.scores) - 1.0
 
 
 def holm(pairs: Sequence[Difference]) -> tuple[Difference, ...]:
@@ -107,7 +111,7 @@ def holm(pairs: Sequence[Difference]) -> tuple[Difference, ...]:
 
 def compare(table: MethodTable) -> Comparison:
     """Everything that may be said of the bench: methods are judged at the budget that the validation split chose."""
-    prior = prior_of([(row.sd**2, len(row.scores) - 1) for row in table.rows if row.sd is not None])
+    prior = prior_of([(row.sd**2, _df(row)) for row in table.rows if row.sd is not None])
     chosen = table.chosen()
     pairs = holm([difference(a, b, prior) for a, b in combinations(chosen, 2)])
     lora_and_full = next((pair for pair in map(_lora_first, pairs) if (pair.first[0], pair.second[0]) == ("lora", "full")), None)

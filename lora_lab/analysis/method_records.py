@@ -9,6 +9,7 @@ from lora_lab.events import Kept
 from lora_lab.metrics import METRICS, Metric
 
 Values = Sequence[float | None]
+Point = tuple[int | float, int | float]
 
 
 def mean_of(values: Values) -> float | None:
@@ -247,13 +248,13 @@ class Comparison:
         return next((placed.text for placed in self.order if placed.row.name == row.name), "")
 
 
-def front(points: Iterable[tuple[float, float]], *, x_sign: int, y_sign: int) -> tuple[tuple[float, float], ...]:
+def front(points: Iterable[Point], *, x_sign: int, y_sign: int) -> tuple[Point, ...]:
     """The points that no other beats on both axes, from small x to large; a sign is 1 where more is better, else -1.
 
     >>> front([(1, 1), (2, 3), (3, 2)], x_sign=-1, y_sign=1)
     ((1, 1), (2, 3))
     """
-    found: list[tuple[float, float]] = []
+    found: list[Point] = []
     for x, y in sorted(set(points), key=lambda point: (-x_sign * point[0], -y_sign * point[1])):
         if not found or y_sign * y > y_sign * found[-1][1]:
             found.append((x, y))

@@ -1,7 +1,9 @@
 """The method bench drawn: what is paid for what is had, and which learning rate was best."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -10,6 +12,7 @@ from lora_lab.metrics import METRICS, Metric
 from lora_lab.plots.method_captions import budget_label
 from lora_lab.plots.theme import TEXT, figure, nothing_yet, run_colour
 from lora_lab.specs import METHODS
+from lora_lab.units import count, file_size
 
 KEPT = {
     "accuracy": "accuracy left on the old task",
@@ -18,6 +21,18 @@ KEPT = {
 }
 _FRONT = "best for the price"
 Number = int | float
+
+
+def _count(value: Number) -> str:
+    return count(round(value))
+
+
+def _size(value: Number) -> str:
+    return file_size(round(value))
+
+
+def _rate(value: Number) -> str:
+    return f"{value:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,7 @@ class Column:
     log: bool = False
     more_is_better: bool | None = False
     tick_format: str = ""
+    text: Callable[[Number], str] = str
 
     @property
     def sign(self) -> int | None:
@@ -39,14 +55,14 @@ class Column:
 
 COLUMNS: dict[str, Column] = {
     "score": Column("score (test split)", lambda row: row.mean, lambda row: row.sd, more_is_better=True),
-    "trainable_params": Column("trainable parameters", lambda row: row.trainable_params, log=True),
-    "adapter_params": Column("trainable parameters, head left out", lambda row: row.adapter_params or None, log=True),
-    "file_bytes": Column("adapter file (bytes)", lambda row: row.file_bytes, log=True),
+    "trainable_params": Column("trainable parameters", lambda row: row.trainable_params, log=True, text=_count),
+    "adapter_params": Column("trainable parameters, head left out", lambda row: row.adapter_params or None, log=True, text=_count),
+    "file_bytes": Column("adapter file", lambda row: row.file_bytes, log=True, text=_size),
     "step_s": Column("seconds a step", lambda row: row.step_s),
-    "memory_bytes": Column("peak memory, predicted (bytes)", lambda row: row.memory_bytes, log=True),
-    "measured_bytes": Column("peak memory, measured (bytes)", lambda row: row.measured_bytes, log=True),
+    "memory_bytes": Column("peak memory, predicted", lambda row: row.memory_bytes, log=True, text=_size),
+    "measured_bytes": Column("peak memory, measured", lambda row: row.measured_bytes, log=True, text=_size),
     "after": Column("what it still can", lambda r: mean_of(r.after), lambda r: sd_of(r.after), more_is_better=True),
-    "learning_rate": Column("learning rate, chosen", lambda row: row.learning_rate, log=True, more_is_better=None),
+    "learning_rate": Column("learning rate, chosen", lambda row: row.learning_rate, log=True, more_is_better=None, text=_rate),
 }
 
 
@@ -74,23 +90,38 @@ def pareto(table: MethodTable, *, x: str = "trainable_params", y: str = "score")
     """
     across, up = column(table, x), column(table, y)
     fig = figure(x=across.label, y=up.label, height_px=420)
-    _axes(fig, across, up)
     for method in dict.fromkeys(row.method for row in table.rows):
         rows = [row for row in table.of(method) if across.value(row) is not None and up.value(row) is not None]
         if rows:
             _curve_of(fig, rows, across, up, table)
     if not fig.data:
         return nothing_yet(fig, f"No row has both {across.label} and {up.label}.")
+    _axes(fig, across, up, table)
     _front(fig, table, across, up)
     return fig.update_layout(hovermode="closest")
 
 
-def _axes(fig: go.Figure, across: Column, up: Column) -> None:
+def _axes(fig: go.Figure, across: Column, up: Column, table: MethodTable) -> None:
     for update, axis in ((fig.update_xaxes, across), (fig.update_yaxes, up)):
         if axis.log:
-            update(type="log", exponentformat="SI", dtick="D2" if axis is up else None)
+            known = [value for row in table.rows if (value := axis.value(row)) is not None]
+            update(**log_ticks(known, axis.text))
         if axis.tick_format:
             update(tickformat=axis.tick_format)
+
+
+def log_ticks(values: Sequence[Number], text: Callable[[Number], str]) -> dict[str, Any]:
+    """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten that the values span; over more than two powers, at 1.
+
+    >>> log_ticks([3, 40], str)["ticktext"]
+    ['2', '5', '10', '20', '50']
+    """
+    low, high = min(values), max(values)
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high <= 100 * low else (1,)
+    ticks = [step * 10**power if power >= 0 else step / 10**-power for power in powers for step in steps]
+    near = [tick for tick in ticks if low / 2.5 <= tick <= high * 2.5]
+    return {"type": "log", "tickmode": "array", "tickvals": near, "ticktext": [text(tick) for tick in near]}
 
 
 def _curve_of(fig: go.Figure, rows: list[MethodRow], across: Column, up: Column, table: MethodTable) -> None:
@@ -107,7 +138,8 @@ def _curve_of(fig: go.Figure, rows: list[MethodRow], across: Column, up: Column,
         line={"color": run_colour(rows[0].method, 8), "width": 1.3},
         marker={
             "color": shades,
-            "size": [10 if row.name in chosen else 8 for row in rows],
+            "line": {"width": 2},
+            "size": [11 if row.name in chosen else 8 for row in rows],
             "symbol": ["circle" if row.name in chosen else "circle-open" for row in rows],
         },
         customdata=[budget_label(row) for row in rows],
@@ -140,7 +172,7 @@ def rate_curves(table: MethodTable) -> go.Figure:
     """
     metric = table.metric
     fig = figure(x="learning rate", y=f"{metric.label} (validation split)", height_px=360)
-    fig.update_xaxes(type="log", exponentformat="power")
+    fig.update_xaxes(**log_ticks([rate.learning_rate for row in table.rows for rate in row.rates] or [1.0], _rate))
     named = {row.name for row in table.chosen()}
     for row in sorted(table.rows, key=lambda row: row.name in named):
         if any(rate.validation is not None for rate in row.rates):

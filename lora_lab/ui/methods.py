@@ -71,10 +71,8 @@ class MethodsView(Place):
             self.says = gr.HTML(elem_id="says")
             self.note = gr.HTML(elem_id="note")
             with gr.Row(elem_classes="lab-ask"):
-                self.csv = gr.Button("Table as CSV", elem_classes="lab-stop", elem_id="csv", min_width=130, scale=0)
-                self.peft = gr.Button(
-                    "Runs as PEFT's method_comparison", elem_classes="lab-stop", elem_id="peft", min_width=250, scale=0
-                )
+                self.csv = gr.Button("Table as CSV", elem_classes="lab-stop", elem_id="csv", min_width=140, scale=0)
+                self.peft = gr.Button("Runs in PEFT's schema", elem_classes="lab-stop", elem_id="peft", min_width=210, scale=0)
                 self.csv_file = gr.DownloadButton(visible="hidden", elem_id="csv-file")
                 self.peft_file = gr.DownloadButton(visible="hidden", elem_id="peft-file")
         with gr.Column(elem_classes="lab-card"):
