@@ -193,7 +193,7 @@ def best_rate(rates: Sequence[RateScore], *, higher_is_better: bool) -> RateScor
     by_score = all(one.validation is not None or one.diverged for one in rates)
     sign = 1 if higher_is_better else -1
 
-    def rank(one: RateScore) -> tuple[float, ...]:
+    def rank(one: RateScore) -> tuple[Number, ...]:
         score = sign * (one.validation or 0.0) if by_score else 0.0
         return (-len(one.diverged), score, -(one.validation_loss or 0.0), -one.learning_rate)
 
