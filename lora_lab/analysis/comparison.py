@@ -110,12 +110,18 @@ def holm(pairs: Sequence[Difference]) -> tuple[Difference, ...]:
 
 
 def compare(table: MethodTable) -> Comparison:
-    """Everything that may be said of the bench: methods are judged at the budget that the validation split chose."""
-    prior = prior_of([(row.sd**2, _df(row)) for row in table.rows if row.sd is not None])
-    chosen = table.chosen()
+    """Everything that may be said of the bench: methods are judged at the budget that the validation split chose.
+
+    A method that has rates to try yet is judged neither by itself nor against others.
+    """
+    settled = replace(table, rows=tuple(row for row in table.rows if row.method not in table.unsettled))
+    prior = prior_of([(row.sd**2, _df(row)) for row in settled.rows if row.sd is not None])
+    chosen = settled.chosen()
+    others = tuple(Placed(row, None, None) for row in table.chosen() if row.method in table.unsettled)
     pairs = holm([difference(a, b, prior) for a, b in combinations(chosen, 2)])
     lora_and_full = next((pair for pair in map(_lora_first, pairs) if (pair.first[0], pair.second[0]) == ("lora", "full")), None)
-    return Comparison(order(chosen, pairs, sign=table.sign), pairs, lora_and_full, _curves(table, prior), table.sign)
+    placed = (*order(chosen, pairs, sign=table.sign), *others)
+    return Comparison(placed, pairs, lora_and_full, _curves(settled, prior), table.sign)
 
 
 def order(rows: Sequence[MethodRow], pairs: Sequence[Difference], *, sign: int) -> tuple[Placed, ...]:

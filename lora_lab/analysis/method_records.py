@@ -128,13 +128,17 @@ class MethodRow:
 
 @dataclass(frozen=True, slots=True)
 class MethodTable:
-    """The bench's rows, a method's budgets together, smallest first."""
+    """The bench's rows, a method's budgets together, smallest first.
+
+    `unsettled` are methods some of whose rates have not been tried by every seed: what they can is not known yet.
+    """
 
     bench: str
     metric_name: str
     rows: tuple[MethodRow, ...]
     seeds: tuple[int, ...] = ()
     test_examples: int | None = None
+    unsettled: tuple[str, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -182,7 +186,7 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """The pair with its verdict."""
-        return {**asdict(self), "told": self.is_told}
+        return {**asdict(self), "told": self.is_told, "told_alone": self.is_told_alone}
 
     @property
     def is_told_alone(self) -> bool:
@@ -192,7 +196,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A row with the places that the spread over seeds leaves open to it; None where it has no mean."""
+    """A row with the places that the spread over seeds leaves open to it; None where it has no mean, or is not settled."""
 
     row: MethodRow
     best: int | None

@@ -7,27 +7,28 @@ from lora_lab.metrics import METRICS, Metric
 from lora_lab.specs import METHODS
 from lora_lab.units import gigabytes, seconds
 
-_WORDS = {"bottleneck width": "width", "virtual tokens": "tokens", "top layers": "top"}
+_WORDS = {"bottleneck width": "width", "virtual tokens": "tokens", "top layers": ""}
 _MOST_NAMED = 4
 
 
 def budget_label(row: MethodRow) -> str:
     """A row by name: "LoRA r 8", "Adapter (Houlsby) width 8", "BitFit"."""
     info = METHODS[row.method]
-    return info.label + (f" {_WORDS.get(info.r_is, 'r')} {row.r}" if row.r is not None else "")
+    budget = [_WORDS.get(info.r_is, "r"), str(row.r)] if row.r is not None else []
+    return " ".join(filter(None, [info.label, *budget]))
 
 
 def methods_caption(table: MethodTable, comparison: Comparison) -> str:
     """What the seeds' spread supports, in sentences."""
     placed = [one for one in comparison.order if one.best is not None]
     if not placed:
-        return _diverged(table) or "No method has a score over all its seeds yet."
+        return " ".join(filter(None, ["No method has a place yet.", _unsettled(table), _diverged(table)]))
     said = [
         _leader(table, comparison, placed),
         _lora_and_full(table, comparison),
         *(_falls(table, curve) for curve in comparison.curves),
     ]
-    return " ".join(filter(None, [*said, _rates(table), _diverged(table)]))
+    return " ".join(filter(None, [*said, _rates(table), _unsettled(table), _diverged(table)]))
 
 
 def _leader(table: MethodTable, comparison: Comparison, placed: Sequence[Placed]) -> str:
@@ -85,7 +86,7 @@ def _told(comparison: Comparison, first: MethodRow, second: MethodRow) -> bool:
 
 
 def _lora_and_full(table: MethodTable, comparison: Comparison) -> str:
-    """LoRA's chosen budget against full fine-tuning."""
+    """LoRA's chosen budget against full fine-tuning: a question that was there before the numbers, and so stands by itself."""
     pair = comparison.lora_and_full
     if pair is None or pair.difference is None:
         return ""
@@ -94,10 +95,14 @@ def _lora_and_full(table: MethodTable, comparison: Comparison) -> str:
         return f"One seed does not tell {lora} from full fine-tuning."
     wins = table.sign * pair.difference > 0
     gap = gap_text(table.metric, pair)
-    if pair.is_told:
-        return f"{lora} {'beats' if wins else 'loses to'} full fine-tuning by {gap}."
-    alone = f"; asked alone it would, all {len(comparison.pairs)} pairs asked at once it does not" if pair.is_told_alone else ""
-    return f"Nothing here tells {lora} from full fine-tuning: they are {gap} apart{alone}."
+    if not pair.is_told_alone:
+        return f"Nothing here tells {lora} from full fine-tuning: they are {gap} apart."
+    asked = (
+        ""
+        if pair.is_told
+        else f", asked as one question (p = {pair.p:.2g}); among all {len(comparison.pairs)} pairs it is not told"
+    )
+    return f"{lora} {'beats' if wins else 'loses to'} full fine-tuning by {gap}{asked}."
 
 
 def gap_text(metric: Metric, pair: Difference) -> str:
@@ -117,16 +122,24 @@ def _falls(table: MethodTable, curve: Curve) -> str:
 
 def _rates(table: MethodTable) -> str:
     """How rates and budgets were chosen, and which choices may not be the best there is."""
-    tried = sorted({len(row.rates) for row in table.rows})
+    tried = sorted({len(row.rates) for row in table.rows if row.method not in table.unsettled})
     span = f"{tried[0]}" if len(tried) == 1 else f"{tried[0]} to {tried[-1]}"
     noun = "learning rate" if tried[-1] == 1 else "learning rates"
     chosen = f"Rate and budget are the best of {span} {noun} and the budgets tried, by the validation split"
-    edge = [row for row in table.chosen() if row.at_edge and row.validation is not None]
+    edge = [row for row in table.chosen() if row.at_edge and row.validation is not None and row.method not in table.unsettled]
     if not edge:
         return f"{chosen}; no method's rate lies at the edge of its grid."
     verb = "lies" if len(edge) == 1 else "lie"
     names = listed(map(budget_label, edge), most=_MOST_NAMED)
     return f"{chosen}; {names} still {verb} at the edge of the rates tried, and may do better beyond."
+
+
+def _unsettled(table: MethodTable) -> str:
+    if not table.unsettled:
+        return ""
+    verb = "has" if len(table.unsettled) == 1 else "have"
+    names = listed((METHODS[method].label for method in table.unsettled), most=_MOST_NAMED)
+    return f"{names} still {verb} rates to try, and no place before."
 
 
 def _diverged(table: MethodTable) -> str:

@@ -231,10 +231,11 @@ def _is_higher_better(tried: _Tried, grid: Grid) -> bool:
 def method_table(plan: MethodPlan, runs: Iterable[Run]) -> MethodTable:
     """The rows of every method and budget of which at least one rate was tried by all seeds."""
     runs = list(runs)
-    tried = _Tried(runs, plan.spec.seeds)
-    rows = [_row(plan, grid, tried) for grid in plan.grown(runs) if tried.scores(grid)]
+    tried, grids = _Tried(runs, plan.spec.seeds), plan.grown(runs)
+    rows = [_row(plan, grid, tried) for grid in grids if tried.scores(grid)]
+    unsettled = unique(grid.plan.tuning.method for grid in grids if len(tried.scores(grid)) < len(grid.rates))
     metric = next((run.metrics.get("metric", "accuracy") for run in runs if run.spec.bench == plan.bench.name), "accuracy")
-    return MethodTable(plan.bench.name, metric, tuple(rows), plan.spec.seeds, len(plan.bench.splits().test))
+    return MethodTable(plan.bench.name, metric, tuple(rows), plan.spec.seeds, len(plan.bench.splits().test), unsettled)
 
 
 def _row(plan: MethodPlan, grid: Grid, tried: _Tried) -> MethodRow:

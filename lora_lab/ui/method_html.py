@@ -7,6 +7,7 @@ from lora_lab.analysis.method_records import Comparison, MethodRow, MethodTable
 from lora_lab.plots import run_colour
 from lora_lab.plots.method_captions import budget_label, kept_text, memory_text, rate_text, score_text
 from lora_lab.plots.methods import KEPT
+from lora_lab.specs import METHODS
 from lora_lab.units import count, file_size
 
 
@@ -25,7 +26,15 @@ def _table(name: str, rows: Iterable[tuple[str, MethodRow]], table: MethodTable)
     shown = list(rows)
     kept = next((KEPT[row.kept] for row in table.rows if row.kept), "")
     has_head = any(row.head_params for _, row in shown)
-    heads = ["place", "method", f"{table.metric.label}, test", "adapter", *(["head"] if has_head else []), "file", "s/step"]
+    heads = [
+        "place",
+        "method",
+        f"{table.metric.label}, test",
+        "adapter params",
+        *(["head params"] if has_head else []),
+        "file",
+        "s/step",
+    ]
     heads += ["memory", *([kept] if kept else []), "rate"]
     head = "".join(f"<th>{escape(title)}</th>" for title in heads)
     body = "".join(_row(place, row, table, has_head=has_head, has_kept=bool(kept)) for place, row in shown)
@@ -47,3 +56,10 @@ def _row(place: str, row: MethodRow, table: MethodTable, *, has_head: bool, has_
     tried = "tried " + ", ".join(f"{rate.learning_rate:g}" for rate in row.rates)
     told = "".join(f"<td>{escape(text)}</td>" for text in cells[:-1]) + f'<td title="{tried}">{escape(cells[-1])}</td>'
     return f'<tr><td class="lab-place">{place}</td><td>{swatch}<b>{escape(budget_label(row))}</b></td>{told}</tr>'
+
+
+def methods_legend(table: MethodTable) -> str:
+    """A swatch a method: the plots of many methods have no room for a legend of their own."""
+    methods = dict.fromkeys(row.method for row in table.rows)
+    items = (f'<span><i style="background:{run_colour(m, 8)}"></i>{escape(METHODS[m].label)}</span>' for m in methods)
+    return f'<div class="lab-legend">{"".join(items)}</div>' if methods else ""

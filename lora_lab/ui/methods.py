@@ -2,7 +2,7 @@
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -16,15 +16,16 @@ from lora_lab.benches import BENCH_NAMES, find_bench
 from lora_lab.errors import LabError, SpecError
 from lora_lab.plots.method_captions import methods_caption, plan_caption, refused_note, seeds_note
 from lora_lab.plots.methods import COLUMNS, pareto, rate_curves
-from lora_lab.specs import METHODS
+from lora_lab.specs import METHODS, RunSpec
 from lora_lab.sweeps import Job, Run
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.method_bench import MethodBenchSpec, MethodPlan, expected_s, method_table, plan_methods
 from lora_lab.sweeps.method_export import csv_of, peft_files, write_text
+from lora_lab.sweeps.runners import Tagged
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.lab import Lab
-from lora_lab.ui.method_html import methods_table
+from lora_lab.ui.method_html import methods_legend, methods_table
 from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import runs_inline, zero_events
@@ -76,12 +77,15 @@ class MethodsView(Place):
                 self.csv_file = gr.DownloadButton(visible="hidden", elem_id="csv-file")
                 self.peft_file = gr.DownloadButton(visible="hidden", elem_id="peft-file")
         with gr.Column(elem_classes="lab-card"):
-            subtitle = "a point a budget, a curve a method; filled where validation chose it; bars are the sd over seeds"
+            subtitle = (
+                "a point a budget, filled where validation chose it, ± sd over seeds; the dotted line is the best for the price"
+            )
             gr.HTML(html.question("What do you pay for it?", subtitle))
             columns = [(column.label, name) for name, column in COLUMNS.items()]
             with gr.Row(elem_classes="lab-ask"):
                 self.pay = gr.Dropdown(columns, value="trainable_params", label="Across", elem_id="pay", min_width=150)
                 self.get = gr.Dropdown(columns, value="score", label="Up", elem_id="get", min_width=150)
+            self.legend = gr.HTML()
             self.pareto = gr.Plot(elem_id="pareto", **plot)
         with gr.Column(elem_classes="lab-card"):
             subtitle = "mean score on the validation split; the filled point was chosen; where it lay at an edge, rates were added"
@@ -91,7 +95,7 @@ class MethodsView(Place):
     def _wire(self, page: gr.Blocks) -> None:
         choices = [self.bench, self.methods, self.budgets, self.factors, self.seeds, self.steps]
         told = [self.selection, self.header, self.about, self.methods, self.left_out, self.plan]
-        live = [self.status, self.table, self.says, self.note, self.pareto, self.rates, self.plan]
+        live = [self.status, self.table, self.says, self.note, self.legend, self.pareto, self.rates, self.plan]
         live += [self.start, self.stop, self.timer, self.csv, self.peft, self.seen]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         watched = (self.watch, [self.selection, self.seen], live)
@@ -167,7 +171,7 @@ class MethodsView(Place):
     def choose_axes(self, pay: str, get: str, selection: Selection) -> list[Any]:
         """Two other columns against each other."""
         selection = replace(selection, pay=pay, get=get)
-        return [selection, self.header_of(selection), pareto(self._table(selection), x=pay, y=get)]
+        return [selection, self.header_of(selection), pareto(self._table(selection), x=pay, y=get).update_layout(showlegend=False)]
 
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
@@ -187,7 +191,7 @@ class MethodsView(Place):
         for _ in job.pump(job.rounds(self._on_zero), closes=True):
             yield [gr.skip()] * len(begun)
 
-    def _on_zero(self, specs: Any) -> Any:
+    def _on_zero(self, specs: Sequence[RunSpec]) -> Generator[Tagged, None, None]:
         return zero_events(tuple(specs), str(self.lab.store.root), self.lab.device)
 
     def halt(self, selection: Selection) -> list[Any]:
@@ -205,11 +209,11 @@ class MethodsView(Place):
         status = html.job_status(job)
         mark = f"{_settings(selection)} {job.runs_ended if job else ''} {job.state if job else ''}"
         if mark == seen:
-            return [status, *[gr.skip()] * 6, *buttons, gr.Timer(active=not ended), gr.skip(), gr.skip(), mark]
+            return [status, *[gr.skip()] * 7, *buttons, gr.Timer(active=not ended), gr.skip(), gr.skip(), mark]
         try:
             plan = self._plan(selection)
         except LabError:  # the plan has the sentence
-            return [status, *[gr.skip()] * 6, *buttons, gr.Timer(active=not ended), gr.skip(), gr.skip(), mark]
+            return [status, *[gr.skip()] * 7, *buttons, gr.Timer(active=not ended), gr.skip(), gr.skip(), mark]
         table = method_table(plan, self._runs(selection))
         comparison = compare(table)
         has_rows = bool(table.rows)
@@ -218,8 +222,9 @@ class MethodsView(Place):
             methods_table(table, comparison),
             html.say(methods_caption(table, comparison)) if has_rows else "",
             f'<div class="lab-s">{escape(seeds_note(table))}</div>' if has_rows else "",
-            pareto(table, x=selection.pay, y=selection.get),
-            rate_curves(table),
+            methods_legend(table),
+            pareto(table, x=selection.pay, y=selection.get).update_layout(showlegend=False),
+            rate_curves(table).update_layout(showlegend=False),
             self._plan_says(plan) if ended else gr.skip(),
             *buttons,
             gr.Timer(active=not ended),

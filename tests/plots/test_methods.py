@@ -109,7 +109,7 @@ def test_a_bench_without_rows_is_a_sentence() -> None:
     for fig in (pareto(empty), rate_curves(empty)):
         assert not fig.data
         assert fig.layout.annotations[0].text
-    assert methods_caption(empty, compare(empty)) == "No method has a score over all its seeds yet."
+    assert methods_caption(empty, compare(empty)) == "No method has a place yet."
 
 
 def test_it_says_who_leads_and_what_lora_loses() -> None:
@@ -119,6 +119,27 @@ def test_it_says_who_leads_and_what_lora_loses() -> None:
     )
     assert "LoRA r 8 loses to full fine-tuning by 8.5 ± " in sentence
     assert " points." in sentence
+
+
+def test_what_is_told_alone_but_not_among_all_pairs_is_said_so() -> None:
+    many = ("dora", "vera", "ia3", "bitfit", "ln_tuning", "adapter", "partial", "rslora")
+    others = [a_row(m, (0.5 + i / 30, 0.52 + i / 30, 0.54 + i / 30)) for i, m in enumerate(many)]
+    rows = [a_row("lora", (0.88, 0.90, 0.92), r=8), a_row("full", (0.92, 0.94, 0.96)), *others]
+    pair = compare(a_table(*rows)).lora_and_full
+    assert pair is not None
+    assert pair.is_told_alone
+    assert not pair.is_told
+    assert f"asked as one question (p = {pair.p:.2g}); among all 45 pairs it is not told." in said_of(*rows)
+
+
+def test_a_method_with_rates_to_try_has_no_place_and_is_judged_by_nothing() -> None:
+    table = replace(a_table(*LORA, FULL, BITFIT), unsettled=("full",))
+    comparison = compare(table)
+    assert [(placed.row.method, placed.text) for placed in comparison.order] == [("lora", "1"), ("bitfit", "2"), ("full", "")]
+    assert comparison.lora_and_full is None
+    sentence = methods_caption(table, comparison)
+    assert sentence.startswith("LoRA r 8 has the best mean")
+    assert "Full fine-tuning still has rates to try, and no place before." in sentence
 
 
 def test_it_says_where_lora_wins() -> None:
@@ -134,7 +155,7 @@ def test_it_says_where_nothing_can_be_told() -> None:
 
 def test_it_names_whom_the_leader_is_not_told_from() -> None:
     near = a_row("partial", (0.94, 0.95, 0.96), r=4)
-    assert "the spread over seeds does not tell it from Top layers top 4." in said_of(FULL, near, BITFIT)
+    assert "the spread over seeds does not tell it from Top layers 4." in said_of(FULL, near, BITFIT)
 
 
 def test_one_seed_tells_nothing() -> None:

@@ -161,6 +161,14 @@ def test_a_grid_does_not_grow_before_every_seed_has_tried_every_rate(plan: Metho
     assert len(plan.wanted(runs)) == len(plan.first_round()) + 2
 
 
+def test_a_method_is_settled_when_every_seed_has_tried_all_its_rates(plan: MethodPlan) -> None:
+    runs = trained(plan, peak_at(10.0))
+    assert method_table(plan, runs).unsettled == ()
+    assert method_table(plan, runs[:-1]).unsettled == ("lora",)
+    assert method_table(plan, runs[:6]).unsettled == ("lora",)  # the rates asked for, and not those that they call for
+    assert method_table(plan, []).unsettled == ("lora",)
+
+
 def test_no_bench_grows_beyond_what_was_said_at_most(plan: MethodPlan) -> None:
     assert len(plan.most_runs()) == len(trained(plan, peak_at(10.0)))
 
