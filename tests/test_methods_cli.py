@@ -79,3 +79,16 @@ def test_a_mistake_exits_2_with_one_sentence(
     assert captured.out == ""
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_the_command_of_the_readme_is_one(readme_commands: list[list[str]]) -> None:
+    from lora_lab.cli import _parser
+
+    (words,) = [command for command in readme_commands if command[0] == "methods"]
+    arguments = _parser().parse_args(words)
+    assert (arguments.bench, arguments.seeds, arguments.csv, arguments.peft_json) == (
+        "digits:inverted",
+        "0,1,2",
+        "methods.csv",
+        "peft",
+    )
