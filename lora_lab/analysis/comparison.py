@@ -3,9 +3,9 @@
 Unpaired. The same seed gives two methods the same batches, but their start values have nothing in common, and three pairs leave
 two degrees of freedom: pairing would cost more than it gains. Variances are not taken to be equal (full fine-tuning's seeds lie
 closer together than BitFit's), so a pair is judged as Welch does. With three seeds a variance is itself a guess of two degrees of
-freedom, and no list of a dozen methods could be told apart; so each row's variance leans on those of all rows of the bench, as far
-as these agree with each other (Smyth 2004, as in limma): with two rows to lean on nothing is borrowed, and the test is
-Welch's own. The spread is that of seeds on one test set; what another test set would add is not in it.
+freedom, and no list of a dozen methods could be told apart; so each row's variance leans on those of all rows of the bench, as
+far as these agree with each other (Smyth 2004, as in limma), and only ever upwards. With two rows nothing is borrowed, and the
+test is Welch's own. The spread is that of seeds on one test set; what another test set would add is not in it.
 """
 
 import math
@@ -34,12 +34,15 @@ class Prior:
     most_df: float = math.inf
 
     def lean(self, own: float, df: float) -> tuple[float, float]:
-        """A row's variance and its degrees of freedom, once it leans on the others."""
-        if math.isinf(self.df):
-            return self.variance, self.most_df
+        """A row's variance and its degrees of freedom, once it leans on the others.
+
+        It is never taken to be smaller than the row's own seeds show: where spreads differ between methods, shrinking the wide
+        ones told two of 14 equal methods apart in 9 of 100 made-up benches; this way it is 5 or 6.
+        """
         if self.df == 0:
             return own, df
-        return (self.df * self.variance + df * own) / (self.df + df), min(self.df + df, self.most_df)
+        shared = self.variance if math.isinf(self.df) else (self.df * self.variance + df * own) / (self.df + df)
+        return max(own, shared), min(self.df + df, self.most_df)
 
 
 def prior_of(variances: Sequence[tuple[float, float]]) -> Prior:
