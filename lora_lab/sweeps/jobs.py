@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Literal
 
 from lora_lab.errors import LabError
@@ -10,8 +10,9 @@ from lora_lab.events import Event, StepEvent
 from lora_lab.specs import RunSpec
 from lora_lab.sweeps.progress import RunProgress
 from lora_lab.sweeps.runners import Tagged, sweep_events
-from lora_lab.sweeps.store import RunStore
+from lora_lab.sweeps.store import Run, RunStore
 
+More = Callable[[Sequence[Run]], Sequence[RunSpec]]  # what is wanted, all in all, once these runs are there
 JobState = Literal["waiting", "running", "stopping", "finished", "stopped", "failed"]
 
 
@@ -24,6 +25,7 @@ class Job:
         runner: as for `sweep_events`.
         device: as for `train_events`.
         turn: held while it trains, so that jobs which share one go one after the other.
+        more: asked after each round with the runs that there are by then; runs that it wants besides are the next round.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Job:
         runner: str = "process",
         device: str | None = None,
         turn: threading.Semaphore | None = None,
+        more: More | None = None,
     ) -> None:
-        self.specs, self.store, self.runner, self.device = tuple(specs), store, runner, device
-        had = {run.run_id: run for run in store.find(spec.run_id for spec in specs) if run.is_complete}
-        self.runs = {s.run_id: RunProgress.of(s, had[s.run_id].events() if s.run_id in had else ()) for s in specs}
-        self.skipped = tuple(had)
+        self.store, self.runner, self.device, self._more = store, runner, device, more
+        self.specs: tuple[RunSpec, ...] = ()
+        self.runs: dict[str, RunProgress] = {}
+        self.skipped: tuple[str, ...] = ()
+        self._add(specs)
         self.state: JobState = "waiting"
         self.message = ""
         self._stop = threading.Event()
@@ -76,6 +80,11 @@ class Job:
         return sum(progress.step for progress in self.runs.values())
 
     @property
+    def runs_ended(self) -> int:
+        """Runs that nothing more will happen to, those included that were there before."""
+        return sum(progress.done is not None for progress in self.runs.values())
+
+    @property
     def share_done(self) -> float:
         """Steps done of all steps, in 0..1; 1 where there are none to do."""
         return self.steps_done / self.total_steps if self.total_steps else 1.0
@@ -111,6 +120,25 @@ class Job:
             events.close()
             self._end()
 
+    def rounds(self, train: Callable[[Sequence[RunSpec]], Generator[Tagged, None, None]]) -> Generator[Tagged, None, None]:
+        """What `train` says of the runs it is given, round after round, until nothing more is wanted or the job is stopped."""
+        todo = self.specs
+        while todo:
+            yield from train(todo)
+            todo = () if self._stop.is_set() else self._wanted_besides()
+            self._add(todo)
+
+    def _wanted_besides(self) -> tuple[RunSpec, ...]:
+        wanted = self._more(self.store.find(self.runs)) if self._more else ()
+        return tuple(spec for spec in wanted if spec.run_id not in self.runs)
+
+    def _add(self, specs: Sequence[RunSpec]) -> None:
+        """Runs come in, those that the store has as they ended; whoever reads meanwhile sees all of them or none."""
+        had = {run.run_id: run for run in self.store.find(spec.run_id for spec in specs) if run.is_complete}
+        new = {s.run_id: RunProgress.of(s, had[s.run_id].events() if s.run_id in had else ()) for s in specs}
+        self.runs = {**self.runs, **new}
+        self.specs, self.skipped = (*self.specs, *specs), (*self.skipped, *had)
+
     def _take(self, run_id: str, event: Event) -> None:
         if isinstance(event, StepEvent):
             self._first_step_s = self._first_step_s or time.monotonic()
@@ -125,13 +153,13 @@ class Job:
             self._end()
             return
         try:
-            events = sweep_events(self.specs, self.store, runner=self.runner, device=self.device, stop=self._stop)
-            for _ in self.pump(events):
+            for _ in self.pump(self.rounds(self._sweep)):
                 pass
-        except LabError as err:
-            self._end("failed", str(err))
         finally:
             self._turn.release()
+
+    def _sweep(self, specs: Sequence[RunSpec]) -> Generator[Tagged, None, None]:
+        return sweep_events(specs, self.store, runner=self.runner, device=self.device, stop=self._stop)
 
     def _end(self, state: JobState | None = None, message: str = "") -> None:
         broken = [p.done.message for p in self.runs.values() if p.done and p.done.status in ("failed", "diverged")]

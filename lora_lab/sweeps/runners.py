@@ -201,7 +201,7 @@ def _processes(
     todo: Sequence[RunSpec], store: RunStore, device: str | None, stop: threading.Event
 ) -> Generator[Tagged, None, None]:
     crew = _Crew(store, device, waiting=deque(todo))
-    width = min(len(todo), _width(todo, device))
+    width = min(len(todo), runs_at_once(todo, device))
     for _ in range(width):
         crew.hire()
     deadline_s: float | None = None
@@ -216,7 +216,7 @@ def _processes(
         _wind_up(crew)
 
 
-def _width(todo: Sequence[RunSpec], device: str | None) -> int:
+def runs_at_once(todo: Sequence[RunSpec], device: str | None) -> int:
     """How many runs share the machine: as many as its cores hold their threads; one on an accelerator."""
     if pick_device(device).type != "cpu":
         return 1

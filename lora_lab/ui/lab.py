@@ -12,6 +12,7 @@ from lora_lab.benches import Bench
 from lora_lab.geometry import Geometry
 from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
+from lora_lab.sweeps.jobs import More
 
 _KEPT_JOBS = 50
 _KEPT_ADAPTERS = 6
@@ -42,11 +43,11 @@ class Lab:
         running = [name for name, job in self.jobs.items() if not job.ended]
         return running[-1] if running and not self.public else ""
 
-    def new_job(self, specs: Sequence[RunSpec]) -> tuple[str, Job]:
-        """A job for these runs, under a name that nobody guesses."""
+    def new_job(self, specs: Sequence[RunSpec], *, more: More | None = None) -> tuple[str, Job]:
+        """A job for these runs and what `more` wants after them, under a name that nobody guesses."""
         for old in [name for name, job in self.jobs.items() if job.ended][: -_KEPT_JOBS + 1]:
             self.jobs.pop(old, None)
-        name, job = secrets.token_urlsafe(6), Job(specs, self.store, device=self.device, turn=self._turn)
+        name, job = secrets.token_urlsafe(6), Job(specs, self.store, device=self.device, turn=self._turn, more=more)
         self.jobs[name] = job
         return name, job
 

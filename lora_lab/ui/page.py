@@ -10,6 +10,7 @@ from lora_lab.ui.budget import BudgetView
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.latency import LatencyView
 from lora_lab.ui.look import LookView
+from lora_lab.ui.methods import MethodsView
 from lora_lab.ui.train import TrainView
 from lora_lab.ui.zero import runs_inline
 
@@ -28,6 +29,8 @@ def build(lab: Lab | None = None) -> gr.Blocks:
         TrainView(lab).build(page)
     with page.route("Budget", "/budget"):
         BudgetView(lab).build(page)
+    with page.route("Methods", "/methods"):
+        MethodsView(lab).build(page)
     with page.route("Look", "/look"):
         LookView(lab).build(page)
     with page.route("Latency", "/latency"):

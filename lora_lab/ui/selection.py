@@ -53,6 +53,12 @@ class Selection:
     card: str = "RTX 4090"
     shade: str = "params"
     params: int = 0
+    compared: tuple[str, ...] = ()  # methods of the method bench; none stands for all that the base can take
+    budgets: str = ""
+    factors: str = "0.3,1,3"
+    trials: tuple[int, ...] = (0, 1, 2)
+    pay: str = "trainable_params"
+    get: str = "score"
 
     @property
     def is_own(self) -> bool:

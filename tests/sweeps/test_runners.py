@@ -95,8 +95,8 @@ def test_workers_are_as_many_as_the_cores_hold(monkeypatch: pytest.MonkeyPatch) 
     """A run of the digits takes one thread, a run of a larger base every core, whatever company it is trained in."""
     monkeypatch.setattr(runners.os, "cpu_count", lambda: 4)
     digits = specs_of(ll.SweepSpec(r=(1,)))
-    assert runners._width(digits, "cpu") == 4
-    assert runners._width([replace(digits[0], bench="reviews")], "cpu") == 1
+    assert runners.runs_at_once(digits, "cpu") == 4
+    assert runners.runs_at_once([replace(digits[0], bench="reviews")], "cpu") == 1
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
