@@ -14,7 +14,11 @@ Kept = Literal["accuracy", "cosine", "loss"]
 
 @dataclass(frozen=True, slots=True)
 class StartEvent:
-    """A run begins: what is about to be trained, and where."""
+    """A run begins: what is about to be trained, and where.
+
+    `metric` is a name of METRICS, what scores are. Where the task is to write, the echo is what repeating the answer of the
+    nearest training example scores on either held-out split.
+    """
 
     run_id: str
     total_steps: int
@@ -23,7 +27,9 @@ class StartEvent:
     total_params: int
     device: str
     precision: str
-    metric: str = "accuracy"  # what `score` is, a name of METRICS
+    metric: str = "accuracy"
+    echo_score: float | None = None
+    echo_test_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

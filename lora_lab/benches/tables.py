@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from random import Random
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-
 from lora_lab.benches.draws import pick, some
 from lora_lab.benches.examples import Cell, Completion, Table, TextData
 from lora_lab.benches.queries import Condition, Query, identifier, mistakes
-from lora_lab.benches.sqlite import Answer, execution_accuracy, opened, same_answer
+from lora_lab.benches.sqlite import Answer, opened, same_answer
 from lora_lab.benches.topics import TEST_TOPICS, TRAIN_TOPICS, VALIDATION_TOPICS, Topic
 
 TRAIN, HELD_OUT = 4_000, 200
@@ -76,21 +74,6 @@ def table_questions() -> TextData:
         validation=_split(Random(2), _VALIDATION_WORLD, HELD_OUT),
         test=_split(Random(3), _TEST_WORLD, HELD_OUT),
     )
-
-
-def nearest_example_baseline(train: Sequence[Completion], held_out: Sequence[Completion]) -> float:
-    """Execution accuracy of no model: each held-out prompt gets the query of the training prompt most like it.
-
-    Alike is the cosine of TF-IDF vectors over words. What a trained model has above this it did not get by repeating.
-
-    Raises:
-        DataError: there is nothing to score, or a held-out example has no table.
-    """
-    vectorizer = TfidfVectorizer()
-    seen = vectorizer.fit_transform([example.prompt for example in train])
-    asked = vectorizer.transform([example.prompt for example in held_out])
-    nearest = (asked @ seen.T).toarray().argmax(axis=1)
-    return execution_accuracy([train[i].completion for i in nearest], held_out)
 
 
 def _split(rng: Random, world: World, n: int) -> tuple[Completion, ...]:

@@ -37,6 +37,10 @@ class Task(ABC):
     def score(self, model: nn.Module, split: "Split", predictions: Tensor | None) -> float | None:
         """The metric on the whole split; None where it has none."""
 
+    def echo(self, train: "Split", held_out: "Split") -> float | None:
+        """What repeating the nearest training example would score; None where nobody says."""
+        return None
+
 
 @dataclass(frozen=True)
 class Classification(Task):

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from lora_lab.benches.echo import nearest_answers
 from lora_lab.benches.examples import Completion
 from lora_lab.benches.quiet import quiet_transformers
 from lora_lab.benches.task import Batch, Task
@@ -62,8 +63,18 @@ class Writing(Task):
     def score(self, model: nn.Module, split: "Split", predictions: Tensor | None) -> float | None:
         if self.metric == "loss":
             return None
-        some = split.take(torch.arange(min(self.scored_rows, len(split))))
+        some = self._scored(split)
         return score_answers(self.metric, self.answers(model, some), some.examples)
+
+    def echo(self, train: "Split", held_out: "Split") -> float | None:
+        """On the rows that a model is scored on; None for plain text, which has no prompts."""
+        if self.metric == "loss":
+            return None
+        some = self._scored(held_out)
+        return score_answers(self.metric, nearest_answers(train.examples, some.examples), some.examples)
+
+    def _scored(self, split: "Split") -> "Split":
+        return split.take(torch.arange(min(self.scored_rows, len(split))))
 
     @torch.inference_mode()
     def answers(self, model: nn.Module, split: "Split") -> list[str]:

@@ -141,6 +141,9 @@ def print_runs(runs: "Sequence[Run]") -> None:
         print(f"{run.run_id} {adapter} {run.spec.seed:>4} {count(m['trainable_params']):>8} {found}")
     for label in sorted({run.metric.label for run in runs}):
         print(f"score and base are the {label} on the validation split, of the run at its end and of its frozen base")
+    echoes = [(run.metric, run.metrics.get(f"echo_{run.metrics['metric']}")) for run in runs]
+    for text in sorted({metric.text(echo) for metric, echo in echoes if echo is not None}):
+        print(f"the answer of the nearest training example, repeated, scores {text}")
 
 
 def _shown(run: "Run", score: float | None) -> str:

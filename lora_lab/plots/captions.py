@@ -48,14 +48,17 @@ def learning_caption(
     base_name: str = "frozen base",
     best_name: str = "",
     metric: Metric = METRICS["accuracy"],
+    echo: float | None = None,
 ) -> str:
-    """How far the best run, by its name where there is one, is above the frozen base."""
+    """How far the best run, by its name where there is one, is above the frozen base, and above repeating what it was shown."""
     if best is None or base is None:
         return ""
     verb = "reached" if ended else "has reached"
     named = f", {best_name}," if best_name else ""
+    repeated = "" if echo is None else f", repeating the nearest training example {metric.text(echo)}"
     what = "" if metric.unit == "share" else f" {metric.label}"
-    return f"The best run{named} {verb} {metric.text(best)}{what} on the validation split; the {base_name} has {metric.text(base)}."
+    beside = f"the {base_name} has {metric.text(base)}{repeated}"
+    return f"The best run{named} {verb} {metric.text(best)}{what} on the validation split; {beside}."
 
 
 def rule_caption(records: Sequence[ChainRule]) -> str:

@@ -250,7 +250,7 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
     """The numbers of a run that is over, from its events; what was not measured is None.
 
     Scores stand under the metric's own name (`metric` says which): `accuracy`, `base_accuracy` of the frozen base, and of the
-    test split `test_accuracy` and `base_test_accuracy`; losses likewise.
+    test split `test_accuracy` and `base_test_accuracy`; losses likewise. `echo_` is no model's: see StartEvent.
     """
     events = list(events)
     start = next(e for e in events if isinstance(e, StartEvent))
@@ -264,6 +264,8 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
         "step": done.step,
         "metric": start.metric,
         **_scores(evals, start.metric, done.step),
+        **({f"echo_{start.metric}": start.echo_score} if start.echo_score is not None else {}),
+        **({f"echo_test_{start.metric}": start.echo_test_score} if start.echo_test_score is not None else {}),
         "forgetting": {"kept": forgot.kept, "before": forgot.before, "after": forgot.after} if forgot else None,
         "trainable_params": start.trainable_params,
         "head_params": start.head_params,

@@ -126,6 +126,7 @@ class _Run:
 
     def _start(self) -> StartEvent:
         trained, head = trainable_params(self.model, self.heads)
+        task = self.splits.train.task
         return StartEvent(
             run_id=self.spec.run_id,
             total_steps=self.spec.steps,
@@ -134,7 +135,9 @@ class _Run:
             total_params=self.total_params,
             device=str(self.device),
             precision=precision_on(self.device),
-            metric=self.splits.validation.task.metric,
+            metric=task.metric,
+            echo_score=task.echo(self.splits.train, self.splits.validation),
+            echo_test_score=task.echo(self.splits.train, self.splits.test),
         )
 
     def _steps(self) -> Iterator[Event]:

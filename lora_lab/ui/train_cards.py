@@ -135,7 +135,8 @@ def learned(runs: list[RunProgress], base: float | None, *, ended: bool) -> str:
     several = len({run.spec.tuning.method for run in runs}) > 1
     name = labels_of([run.spec for run in runs])[runs.index(best)] if several else ""
     value = best.value(best.score)
-    return learning_caption(value, base, ended=ended, base_name=base_name(runs), best_name=name, metric=best.metric)
+    echo = best.start.echo_score if best.start else None
+    return learning_caption(value, base, ended=ended, base_name=base_name(runs), best_name=name, metric=best.metric, echo=echo)
 
 
 @lru_cache(maxsize=16)
