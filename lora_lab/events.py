@@ -24,6 +24,7 @@ class StartEvent:
     device: str
     precision: str
     metric: str = "accuracy"  # what `score` is, a name of METRICS
+    base_note: str = ""  # what there is to know of the base's weights, where they are not the published ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from lora_lab.plots.captions import (
 )
 from lora_lab.plots.gradients import GradientLine, chain_rule_caption, gradient_caption, gradient_flow
 from lora_lab.plots.labels import labels_of, method_label, r_meaning, row_label
+from lora_lab.plots.lengths import labels_sentence, lengths, lengths_caption, rows_sentence, shortened
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.reach import reach_caption, reach_curve
@@ -29,7 +30,10 @@ __all__ = [
     "gradient_caption",
     "gradient_flow",
     "labels_of",
+    "labels_sentence",
     "learning_caption",
+    "lengths",
+    "lengths_caption",
     "loss_curves",
     "merge_caption",
     "merge_way",
@@ -41,9 +45,11 @@ __all__ = [
     "reach_caption",
     "reach_curve",
     "row_label",
+    "rows_sentence",
     "rule_caption",
     "run_colour",
     "score_curves",
+    "shortened",
     "small_share",
     "spectrum",
     "spectrum_caption",

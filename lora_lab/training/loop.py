@@ -135,6 +135,7 @@ class _Run:
             device=str(self.device),
             precision=precision_on(self.device),
             metric=self.splits.validation.task.metric,
+            base_note=self.bench.note(),
         )
 
     def _steps(self) -> Iterator[Event]:
