@@ -81,7 +81,7 @@ def shortened(text: str, most: int) -> str:
     """A text on one line, words of its middle left out where it is long: of a prompt the end says what is asked.
 
     >>> shortened("What is the highest\\nprice?", 50), shortened("one two three four five", 16)
-    ('What is the highest price?', 'one two … five')
+    ('What is the highest price?', 'one … five')
     """
     line = " ".join(text.split())
     half = max(1, (most - 3) // 2)

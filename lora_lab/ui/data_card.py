@@ -30,21 +30,22 @@ class DataCard:
                 self.says = gr.HTML(elem_id="lengths-says")
         self.parts = [self.box, self.rows, self.plot, self.says]
 
-    def shown(self, lab: Lab, selection: Selection) -> list[Any]:
-        """The card of the bench that is selected; hidden where its data are no text, or cannot be had: the controls say why."""
-        hidden = [gr.Row(visible=False), "", gr.Plot(value=None), ""]
-        try:
-            bench = find_bench(selection.bench_name, selection.data_spec)
-            bench.prepare()
-        except LabError:
-            return hidden
-        try:
-            seen = lab.preview(bench)
-        except LabError as err:
-            return [gr.Row(visible=True), html.say(str(err), kind="error"), gr.Plot(value=None), ""]
-        if seen is None:
-            return hidden
-        return [gr.Row(visible=True), rows_table(seen, bench.note()), lengths(seen), html.say(lengths_caption(seen))]
+
+def shown(lab: Lab, selection: Selection) -> list[Any]:
+    """The card of the bench that is selected; hidden where its data are no text, or cannot be had: the controls say why."""
+    hidden = [gr.Row(visible=False), "", gr.Plot(value=None), ""]
+    try:
+        bench = find_bench(selection.bench_name, selection.data_spec)
+        bench.prepare()
+    except LabError:
+        return hidden
+    try:
+        seen = lab.preview(bench)
+    except LabError as err:
+        return [gr.Row(visible=True), html.say(str(err), kind="error"), gr.Plot(value=None), ""]
+    if seen is None:
+        return hidden
+    return [gr.Row(visible=True), rows_table(seen, bench.note()), lengths(seen), html.say(lengths_caption(seen))]
 
 
 def rows_table(seen: Preview, note: str) -> str:

@@ -23,6 +23,7 @@ TASKS = {
     "completion": "completion",
     "plain text": "text",
 }
+CONTROLS = 4 + len(COLUMNS)
 _LABELS = {
     "text_column": "Text column",
     "label_column": "Label column",
@@ -37,7 +38,7 @@ class OwnData:
 
     Attributes:
         box: what holds the controls.
-        controls: what a handler reads, in the order in which `chosen` takes it and `values` gives it.
+        controls: what a handler reads, `CONTROLS` of them, in the order in which `chosen` takes and `values` gives them.
         told: what `shown` writes to.
     """
 
@@ -67,30 +68,33 @@ class OwnData:
         changed = [control.input for control in (self.base, self.task, *self.columns)]
         return [uploaded.then, self.file.clear, named.then, *changed]
 
-    def values(self, selection: Selection) -> list[Any]:
-        """The selection in the controls; data that an address names are named, not uploaded once more."""
-        uploaded = gr.utils.is_in_or_equal(selection.data, gr.utils.get_upload_folder()) if selection.data else False
-        name, file = (None, selection.data) if uploaded else (selection.data or None, None)
-        return [selection.base or None, name, file, selection.task, *(getattr(selection, column) for column in COLUMNS)]
 
-    def chosen(self, selection: Selection, values: Sequence[Any]) -> Selection:
-        """The selection with what the controls say."""
-        base, name, file, task, *columns = values
-        named: dict[str, Any] = {column: text or _default(column) for column, text in zip(COLUMNS, columns, strict=True)}
-        return replace(selection, base=(base or "").strip(), data=file or (name or "").strip(), task=task or "", **named)
+def values(selection: Selection) -> list[Any]:
+    """The selection in the controls; data that an address names are named, not uploaded once more."""
+    uploaded = gr.utils.is_in_or_equal(selection.data, gr.utils.get_upload_folder()) if selection.data else False
+    name, file = (None, selection.data) if uploaded else (selection.data or None, None)
+    return [selection.base or None, name, file, selection.task, *(getattr(selection, column) for column in COLUMNS)]
 
-    def shown(self, selection: Selection) -> list[Any]:
-        """The columns that the task takes, to be picked among those there are; a dataset that has a name here needs none."""
-        columns = _columns(selection)
-        there = [(name, name) for name in columns.there]
-        fields = [
-            gr.Dropdown(
-                choices=[("none", ""), *there] if column == "pair_column" else there,
-                visible=column in columns.named_by,
-            )
-            for column in COLUMNS
-        ]
-        return [gr.Radio(visible=selection.data not in HUB_DATASETS), *fields]
+
+def chosen(selection: Selection, said: Sequence[Any]) -> Selection:
+    """The selection with what the controls say."""
+    base, name, file, task, *columns = said
+    named: dict[str, Any] = {column: text or _default(column) for column, text in zip(COLUMNS, columns, strict=True)}
+    return replace(selection, base=(base or "").strip(), data=file or (name or "").strip(), task=task or "", **named)
+
+
+def shown(selection: Selection) -> list[Any]:
+    """The columns that the task takes, to be picked among those there are; a dataset that has a name here needs none."""
+    columns = _columns(selection)
+    there = [(name, name) for name in columns.there]
+    fields = [
+        gr.Dropdown(
+            choices=[("none", ""), *there] if column == "pair_column" else there,
+            visible=column in columns.named_by,
+        )
+        for column in COLUMNS
+    ]
+    return [gr.Radio(visible=selection.data not in HUB_DATASETS), *fields]
 
 
 def _columns(selection: Selection) -> Columns:

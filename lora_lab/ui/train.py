@@ -23,7 +23,7 @@ from lora_lab.specs import METHODS, RunSpec, Task, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import rank_table
-from lora_lab.ui import html
+from lora_lab.ui import data_card, html, own_data
 from lora_lab.ui.data_card import DataCard
 from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.grid import (
@@ -212,7 +212,7 @@ class TrainView(Place):
         selection = self._offered(Selection.from_query(dict(request.query_params)))
         selection = replace(selection, job=selection.job or self.lab.current_job())
         steps = _default_steps(selection) if selection.steps is None else selection.steps
-        values = [selection.bench, *self.own.values(selection)]
+        values = [selection.bench, *own_data.values(selection)]
         grid = [list(selection.methods), list(selection.r), selection.alpha, list(selection.seeds), selection.lr, steps]
         rarer = [list(selection.init), selection.base_quant, selection.optim, selection.dropout, selection.tokens]
         return [selection, *values, *grid, *rarer]
@@ -226,11 +226,11 @@ class TrainView(Place):
 
     def choose(self, selection: Selection, *values: Any) -> list[Any]:
         """Any other control moved."""
-        own, chosen = values[1 : 1 + len(self.own.controls)], values[1 + len(self.own.controls) :]
+        own, chosen = values[1 : 1 + own_data.CONTROLS], values[1 + own_data.CONTROLS :]
         methods, ranks, alpha, seeds, lr, steps, init, quant, optim, dropout, tokens = chosen
         default_steps = _default_steps(selection)
         selection = replace(
-            self.own.chosen(selection, own),
+            own_data.chosen(selection, own),
             bench=values[0],
             methods=tuple(methods),
             r=tuple(sorted(ranks)),
@@ -299,7 +299,7 @@ class TrainView(Place):
         """What there is to know of data that are text: before anything is trained, and not at every click."""
         own = selection.is_own and selection.steps is None
         steps = gr.Number(value=_default_steps(selection)) if own else gr.skip()
-        return [*self.own.shown(selection), steps, *self.data_card.shown(self.lab, selection)]
+        return [*own_data.shown(selection), steps, *data_card.shown(self.lab, selection)]
 
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:

@@ -66,10 +66,10 @@ def test_labels_follow_the_ratings(rated: list[tuple[str, float]], pairs: list[t
 
 
 def test_a_thousand_sentences_are_held_out_of_training(splits: tuple[Split, Split]) -> None:
-    training, held_out = splits
-    assert len(held_out) == 1000
-    in_both = set(tokens(training)) & set(tokens(held_out))
-    assert in_both == set()
+    training, *held_out = splits
+    assert [len(split) for split in held_out] == [500, 500]
+    for split in held_out:
+        assert set(tokens(training)) & set(tokens(split)) == set()
 
 
 def test_the_splits_hold_every_sentence_with_its_label(
