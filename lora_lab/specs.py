@@ -241,7 +241,7 @@ class DataSpec:
     """Data of the user's own choice, and the columns to take.
 
     `path` is a CSV or JSONL file, the id of a dataset on the Hub (`owner/name`, or `owner/name:config`), or a name of
-    `HUB_DATASETS`. A task of "" is told by the columns: prompt and completion, else text and label, else text alone.
+    `HUB_DATASETS`. A task of "" is told by the columns: prompt and completion, a text as the only column, else text and label.
     """
 
     path: str

@@ -44,6 +44,15 @@ def seconds(duration_s: float) -> str:
     return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
 
 
+def short_time(duration_s: float) -> str:
+    """A duration in three significant digits, milliseconds below a second.
+
+    >>> short_time(0.01272), short_time(0.00097), short_time(1.4494)
+    ('12.7 ms', '0.97 ms', '1.45 s')
+    """
+    return f"{duration_s:.3g} s" if duration_s >= 0.9995 else f"{1000 * duration_s:.3g} ms"
+
+
 def file_size(size_bytes: int) -> str:
     """A file's size in decimal units, as disks are sold (a GB is 10^9 bytes).
 

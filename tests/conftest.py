@@ -1,14 +1,35 @@
 """What every ring of tests shares."""
 
 import copy
+import fcntl
 import os
 import shlex
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes (`-n`): a file is one's own, for its fixtures' sake, but for the cells of the support matrix."""
+    for item in items:
+        if item.path.name != "test_support.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+_LOCK = Path(tempfile.gettempdir()) / f"lora-lab-tests-{os.getuid()}.lock"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """A test marked `timed` waits for those of other processes to end, and they wait for it."""
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("timed") else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -309,6 +309,7 @@ def test_the_formula_loads_no_heavy_library(repository: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_the_command_takes_half_a_second_more_than_python_alone(repository: Path) -> None:
     """Medians of five of each, taken in turn, so that a busy moment counts for both."""
     bare, command = [sys.executable, "-c", "pass"], [sys.executable, "-m", "lora_lab", "budget", *LLAMA, "--json"]
@@ -339,6 +340,7 @@ print(best)
 """
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_a_thousand_configurations_take_a_fifth_of_a_second(repository: Path) -> None:
     assert float(python(_A_THOUSAND, repository)) <= 0.2

@@ -41,6 +41,7 @@ def test_import_loads_no_framework(repository: Path, module: str) -> None:
     assert run(repository, sys.executable, "-c", code).stdout.strip() == "[]"
 
 
+@pytest.mark.timed
 def test_import_takes_under_300_ms(repository: Path) -> None:
     timed = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
     taken_s = min(float(run(repository, sys.executable, "-c", timed.format("import lora_lab")).stdout) for _ in range(5))

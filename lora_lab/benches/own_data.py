@@ -212,8 +212,9 @@ def _told(rows: Rows, data: DataSpec) -> Task:
     answers = {data.prompt_column, data.completion_column}
     if answers <= there or answers != {"prompt", "completion"}:
         return "completion"
-    means_labels = data.label_column in there or data.label_column != "label" or bool(data.pair_column)
-    return "text" if data.text_column in there and not means_labels else "classification"
+    wants_labels = data.label_column != "label" or bool(data.pair_column)
+    # beside other columns a label was meant, under another name
+    return "text" if there == {data.text_column} and not wants_labels else "classification"
 
 
 def _read(parts: Sequence[Rows], task: Task, data: DataSpec) -> tuple[list[tuple[Example, ...]], tuple[str, ...]]:

@@ -1,8 +1,10 @@
 """The task of writing: a completion after a prompt, scored by what is written."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -80,11 +82,25 @@ class Writing(Task):
         """What the model writes after each prompt, greedily; in the split's order."""
         tokenizer = tokenizer_of(self.folder)
         written: list[str] = [""] * len(split)
-        for rows in torch.split(split.by_length(), 2 * self.rows_a_batch):
-            prompts = [prompt_ids(split, int(row)) for row in rows]
-            for row, ids in zip(rows.tolist(), generate(model, prompts, tokenizer, self.max_new_tokens), strict=True):
+        prompts = sorted(((row, prompt_ids(split, row)) for row in range(len(split))), key=lambda pair: len(pair[1]))
+        for batch in _batches(prompts, 2 * self.rows_a_batch, alike=_ignores_positions(model)):
+            answers = generate(model, [prompt for _, prompt in batch], tokenizer, self.max_new_tokens)
+            for (row, _), ids in zip(batch, answers, strict=True):
                 written[row] = tokenizer.decode(ids, skip_special_tokens=True)
         return written
+
+
+def _batches(prompts: Sequence[tuple[int, list[int]]], size: int, *, alike: bool) -> Iterator[Sequence[tuple[int, list[int]]]]:
+    """The prompts in their order, some at once; only those of one length where they must be alike."""
+    groups = [list(group) for _, group in groupby(prompts, key=lambda pair: len(pair[1]))] if alike else [list(prompts)]
+    for group in groups:
+        yield from (group[i : i + size] for i in range(0, len(group), size))
+
+
+def _ignores_positions(model: nn.Module) -> bool:
+    """Whether padding would come between a prompt and virtual tokens before it: PEFT's embedded ones take no positions."""
+    config: Any = getattr(model, "active_peft_config", None)
+    return bool(getattr(config, "is_prompt_learning", False)) and "PREFIX" not in str(config.peft_type)
 
 
 def prompt_ids(split: "Split", row: int) -> list[int]:
@@ -102,17 +118,13 @@ def generate(
     pad: Any = tokenizer.pad_token_id
     ids = torch.tensor([[*[pad] * (longest - len(p)), *p] for p in prompts], device=device)
     mask = torch.tensor([[*[0] * (longest - len(p)), *[1] * len(p)] for p in prompts], device=device)
-    written: Any = model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    # a method of virtual tokens may hand back the answer alone, or with the prompt before it
-    start = longest if written.shape[1] > max_new_tokens or torch.equal(written[:, :longest], ids) else 0
-    found: list[list[int]] = written[:, start:].tolist()
+    ends = {"pad_token_id": pad, "eos_token_id": tokenizer.eos_token_id}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")  # see `_ignores_positions`
+        written: Any = model.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, **ends
+        )
+    found: list[list[int]] = written[:, longest:].tolist()
     return found
 
 

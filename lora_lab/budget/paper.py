@@ -72,10 +72,33 @@ class Accuracy:
     multinli: float
 
 
+@dataclass(frozen=True, slots=True)
+class PaperLatency:
+    """One forward pass of GPT-2 medium at one shape, in seconds: mean and standard deviation of the paper's trials.
+
+    `seconds` is by the lab's names: `base` stands for fine-tuning and merged LoRA, which the paper times as one,
+    `adapter_pfeiffer` for its Adapter^L and `adapter` for its Adapter^H.
+    """
+
+    batch: int
+    tokens: int
+    adapter_params: str
+    seconds: dict[str, tuple[float, float]]
+
+    def ratio(self, name: str) -> float:
+        """Mean time over the base's."""
+        return self.seconds[name][0] / self.seconds["base"][0]
+
+
 @cache
 def paper_figures() -> tuple[Figure, ...]:
     """Every count and size of the paper that follows from shapes, in the paper's order."""
     return tuple(_figure(record) for record in _facts()["figures"])
+
+
+def table_1() -> tuple[PaperLatency, ...]:
+    """Inference latency on a GPU (Quadro RTX 8000), 100 trials each."""
+    return tuple(_latency(column) for column in _facts()["table_1"]["columns"])
 
 
 def table_5() -> tuple[Accuracy, ...]:
@@ -97,6 +120,11 @@ def _facts() -> dict[str, Any]:
 def _accuracy(record: Mapping[str, Any]) -> Accuracy:
     shares = (float(Fraction(str(record[name])) / 100) for name in ("wikisql_percent", "multinli_percent"))
     return Accuracy(tuple(record["target_modules"]), record["r"], *shares)
+
+
+def _latency(column: Mapping[str, Any]) -> PaperLatency:
+    seconds = {name: (mean / 1000, sd / 1000) for name, (mean, sd) in column["ms"].items()}
+    return PaperLatency(column["batch"], column["tokens"], column["adapter_params"], seconds)
 
 
 def _figure(record: Mapping[str, Any]) -> Figure:

@@ -7,10 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lora_lab.cli import budget, look, preview, train
+from lora_lab.cli import budget, latency, look, preview, train
 from lora_lab.errors import LabError
 
-_GROUPS = (budget, preview, train, look)
+_GROUPS = (budget, preview, train, look, latency)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ def merge_report(spec: RunSpec, adapter_dir: Path) -> MergeReport:
         MergeError: the method does not merge.
         LabError: the base cannot be had.
     """
-    _refuse_unmergeable(spec)
+    refuse_unmergeable(spec)
     held_out = find_bench(spec.bench, spec.data).splits().test
     split = held_out.take(torch.arange(min(_ROWS, len(held_out))))
     chunks = [split.batch(rows) for rows in torch.split(torch.arange(len(split)), split.task.rows_a_batch)]
@@ -73,14 +73,19 @@ def export_merged(spec: RunSpec, adapter_dir: Path, folder: Path) -> None:
         LabError: the base cannot be had.
     """
     if spec.tuning.method not in IN_PLACE:
-        _refuse_unmergeable(spec)
+        refuse_unmergeable(spec)
     model = open_run(spec, adapter_dir)
     merged: Any = model if spec.tuning.method in IN_PLACE else unload_merged(model)
     with quiet_transformers():
         merged.save_pretrained(folder)
 
 
-def _refuse_unmergeable(spec: RunSpec) -> None:
+def refuse_unmergeable(spec: RunSpec) -> None:
+    """Nothing where the run's method merges.
+
+    Raises:
+        MergeError: it does not, with the reason.
+    """
     label = METHODS[spec.tuning.method].label
     if spec.tuning.method in IN_PLACE:
         raise MergeError(f"{label} trains the base's own weights: there is nothing to merge.")

@@ -42,6 +42,7 @@ class AdapterShelf:
         self._parameters = dict(base.named_parameters())
         self._model: PeftModel | None = None
         self._labels: dict[str, str] = {}
+        self._added = 0
         self._biases: dict[str, dict[str, Tensor]] = {}
         self._own_biases: dict[str, Tensor] = {}
         self._active: str | None = None
@@ -68,13 +69,26 @@ class AdapterShelf:
         config = _config_of(folder)
         self._check(config, folder)
         biases = self._biases_of(config, folder)
-        label = f"shelf{len(self._labels)}"  # PEFT makes a module's name of it, and a user's may have a dot
+        label = f"shelf{self._added}"  # PEFT makes a module's name of it, and a user's may have a dot
         self._load(config, folder, label)
+        self._added += 1
         self._labels[name], self._biases[name] = label, biases
         for key in biases:
             self._own_biases.setdefault(key, self._parameters[key].detach().clone())
         self._complete_norms()
         self._set(self._active)
+
+    def remove(self, name: str) -> None:
+        """Take an adapter off and free what it holds; if it is in use, the base is alone after that.
+
+        Raises:
+            AdapterError: no adapter has the name.
+        """
+        label = self._known(name)
+        if name == self._active:
+            self._set(None)
+        del self._labels[name], self._biases[name]
+        self._detach(label)
 
     def use(self, name: str | None) -> None:
         """Switch to an adapter, or to the base alone: no ΔW, its own head, its own biases, its own layer norms.
@@ -196,14 +210,16 @@ class AdapterShelf:
             self._model.add_adapter(label, copy.deepcopy(config))
 
     def _detach(self, label: str) -> None:
-        """Take off an adapter that could not be loaded."""
+        """Take an adapter off the base, loaded or not."""
         if self._model is None:
             return
         if not self._labels:
             self._model.base_model.unload()
             self._model = None
         elif label in self._model.peft_config:
-            self._model.delete_adapter(label)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # where it was PEFT's active one, PEFT says which is now
+                self._model.delete_adapter(label)
             self._set(self._active)
 
     def _complete_norms(self) -> None:

@@ -11,6 +11,15 @@ from lora_lab.plots.captions import (
 )
 from lora_lab.plots.gradients import GradientLine, chain_rule_caption, gradient_caption, gradient_flow
 from lora_lab.plots.labels import labels_of, method_label, r_meaning, row_label
+from lora_lab.plots.latency import (
+    latency_caption,
+    latency_ratios,
+    logits_caption,
+    on_a_gpu,
+    refusals,
+    switching_caption,
+    variant_label,
+)
 from lora_lab.plots.lengths import labels_sentence, lengths, lengths_caption, rows_sentence, shortened
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
@@ -31,19 +40,24 @@ __all__ = [
     "gradient_flow",
     "labels_of",
     "labels_sentence",
+    "latency_caption",
+    "latency_ratios",
     "learning_caption",
     "lengths",
     "lengths_caption",
+    "logits_caption",
     "loss_curves",
     "merge_caption",
     "merge_way",
     "method_label",
+    "on_a_gpu",
     "overlap",
     "overlap_caption",
     "r_meaning",
     "rank_colour",
     "reach_caption",
     "reach_curve",
+    "refusals",
     "row_label",
     "rows_sentence",
     "rule_caption",
@@ -54,4 +68,6 @@ __all__ = [
     "spectrum",
     "spectrum_caption",
     "spectrum_lines",
+    "switching_caption",
+    "variant_label",
 ]

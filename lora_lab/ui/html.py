@@ -227,20 +227,25 @@ def job_status(job: Job | None) -> str:
     return f'<div class="lab-status" data-state="{job.state}">{bar}<span>{progress}</span> <span>{said}</span></div>{error}'
 
 
-def header(place: str, query: str, *, device: str) -> str:
-    """Name, places, device. Its script writes the query into the address."""
+_PLACES = (("Budget", "./budget"), ("Train", "./"), ("Look", "./look"))
+_ROOMS = {"Train": (("Sweep", "./"), ("Methods", "./methods"), ("Latency", "./latency"), ("Try it", "./try"))}
+
+
+def header(place: str, query: str, *, device: str, room: str = "") -> str:
+    """Name, places, the rooms of this place, device. Its script writes the query into the address."""
     tail = f"?{query}" if query else ""
-    places = (("Budget", "./budget"), ("Train", "./"), ("Look", "./look"))
-    links = "".join(
-        f'<a href="{path}{escape(tail)}"{" class=on aria-current=page" if name == place else ""}>{name}</a>'
-        for name, path in places
-    )
+    rooms = f'<nav class="lab-rooms" aria-label="{place}">{_links(_ROOMS[place], room, tail)}</nav>' if place in _ROOMS else ""
     return (
-        f'<div class="lab-header" data-query="{escape(tail)}"><b>LoRA Lab</b><nav>{links}</nav>'
+        f'<div class="lab-header" data-query="{escape(tail)}"><b>LoRA Lab</b><nav>{_links(_PLACES, place, tail)}</nav>{rooms}'
         f'<div class="lab-right"><span class="lab-chip">{escape(device)}</span>'
         '<button class="lab-chip" data-act="share" title="copy the address of what you see">share</button>'
         '<button class="lab-chip" data-act="theme" title="light or dark" aria-label="light or dark">◐</button></div></div>'
     )
+
+
+def _links(places: Sequence[tuple[str, str]], here: str, tail: str) -> str:
+    on = " class=on aria-current=page"
+    return "".join(f'<a href="{path}{escape(tail)}"{on if name == here else ""}>{name}</a>' for name, path in places)
 
 
 HEADER_JS = """

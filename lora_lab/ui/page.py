@@ -8,6 +8,7 @@ import gradio as gr
 from lora_lab.sweeps import warm_up
 from lora_lab.ui.budget import BudgetView
 from lora_lab.ui.lab import Lab
+from lora_lab.ui.latency import LatencyView
 from lora_lab.ui.look import LookView
 from lora_lab.ui.train import TrainView
 from lora_lab.ui.zero import runs_inline
@@ -29,6 +30,8 @@ def build(lab: Lab | None = None) -> gr.Blocks:
         BudgetView(lab).build(page)
     with page.route("Look", "/look"):
         LookView(lab).build(page)
+    with page.route("Latency", "/latency"):
+        LatencyView(lab).build(page)
     return page
 
 

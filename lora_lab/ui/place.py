@@ -15,10 +15,11 @@ MEASURES = "measures"  # the queue of what computes for seconds in this process:
 class Place:
     """Controls on the left, answers on the right. The visitor's choices are one Selection in a gr.State.
 
-    A place says its `name`, and how to build its controls and its answers and to wire them.
+    A place says its `name`, the room where it has several, and how to build its controls and its answers and to wire them.
     """
 
     name: ClassVar[str]
+    room: ClassVar[str] = ""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -37,7 +38,7 @@ class Place:
 
     def header_of(self, selection: Selection) -> str:
         """The header, whose script writes the selection into the address."""
-        return html.header(self.name, selection.query(), device=device_name(self.lab.device))
+        return html.header(self.name, selection.query(), device=device_name(self.lab.device), room=self.room)
 
     def _build_controls(self) -> None:
         raise NotImplementedError

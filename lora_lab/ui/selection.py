@@ -35,6 +35,8 @@ class Selection:
     optim: str = "AdamW"
     dropout: float = 0.0
     tokens: int = 8
+    shapes: tuple[str, ...] = ()
+    repeats: int = 20
     job: str = ""
     run: str = ""
     against: str = ""

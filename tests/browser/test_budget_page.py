@@ -173,6 +173,7 @@ MOVE = """async (value) => {
 }"""
 
 
+@pytest.mark.timed
 def test_slider_redraws_html_within_120_ms_and_charts_within_500(open_page: Callable[..., Page]) -> None:
     page = open_budget(open_page)
     page.evaluate(MOVE, "12")  # the first one finds everything cold

@@ -142,6 +142,7 @@ def test_clicking_a_matrix_changes_the_count_before_anything_runs(open_page: Cal
     assert "targets=q,v,k,down" in page.url
 
 
+@pytest.mark.timed
 def test_stop_is_acknowledged_within_a_second_and_keeps_what_was_learned(open_page: Callable[..., Page], app: Any) -> None:
     page = open_train(open_page, "/?r=2&seeds=3&steps=5000")
     page.locator("#start").click()

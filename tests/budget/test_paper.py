@@ -8,7 +8,8 @@ import pytest
 
 from lora_lab.budget import find_model, ranks_for_params
 from lora_lab.budget import paper as module
-from lora_lab.budget.paper import PAPER_JSON, Figure, paper_figures, table_5, table_6
+from lora_lab.budget.paper import PAPER_JSON, Figure, paper_figures, table_1, table_5, table_6
+from lora_lab.units import difference
 
 LAYERS, D = 96, 12288  # GPT-3
 GPT3_PARAMS = 174_604_259_328
@@ -148,3 +149,19 @@ def test_table_6_has_five_ranks_for_each_choice_and_shares_runs_with_table_5() -
     assert {row for row in table_5() if len(row.targets) > 1} & set(table_6()) == {
         row for row in table_5() if row.targets in (("q", "v"), ("q", "k", "v", "o"))
     }
+
+
+# Table 1
+
+
+def test_table_1_reads_as_printed() -> None:
+    printed = {(32, 512): ("+2.2 %", "+3.0 %"), (16, 256): ("+5.0 %", "+8.4 %"), (1, 128): ("+20.7 %", "+30.3 %")}
+    found = {(one.batch, one.tokens): one for one in table_1()}
+    assert found.keys() == printed.keys()
+    for shape, ratios in printed.items():
+        one = found[shape]
+        assert tuple(difference(one.ratio(name) - 1) for name in ("adapter_pfeiffer", "adapter")) == ratios
+        assert one.ratio("base") == 1
+    assert [one.seconds["base"] for one in table_1()] == [
+        pytest.approx(pair) for pair in ((1.4494, 0.0008), (0.338, 0.0006), (0.0198, 0.0027))
+    ]

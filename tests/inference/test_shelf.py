@@ -276,3 +276,33 @@ def test_a_first_adapter_that_fails_leaves_a_plain_base(tiny, tmp_path):
     shelf.add("good", good)
     expected = alone(tiny, tiny.base("bert"), good, tiny.batch("bert"))
     assert torch.equal(shelf.logits(tiny.batch("bert"), "good"), expected)
+
+
+@pytest.mark.parametrize("in_use", ["two", "head", None])
+def test_a_removed_adapter_leaves_the_others_as_they_were(in_use, tiny, tmp_path):
+    folders = saved(tiny, "bert", {name: lora(**BERT[name]) for name in ("two", "head")}, tmp_path)
+    shelf, inputs = AdapterShelf(tiny.base("bert")), tiny.batch("bert")
+    for name, folder in folders.items():
+        shelf.add(name, folder)
+    shelf.use(in_use)
+    shelf.remove("two")
+    assert (shelf.names, shelf.active) == (("head",), in_use if in_use != "two" else None)
+    for name, fresh in (
+        ("head", alone(tiny, tiny.base("bert"), folders["head"], inputs)),
+        (None, tiny.logits(tiny.base("bert"), inputs)),
+    ):
+        assert torch.equal(shelf.logits(inputs, name), fresh)
+    shelf.add("two", folders["two"])
+    assert torch.equal(shelf.logits(inputs, "two"), alone(tiny, tiny.base("bert"), folders["two"], inputs))
+
+
+def test_a_shelf_whose_adapters_are_all_removed_is_a_plain_base(tiny, tmp_path):
+    folders = saved(tiny, "bert", {"biases": lora(r=2, target_modules=["query"], bias="all")}, tmp_path)
+    base = tiny.base("bert")
+    shelf = AdapterShelf(base)
+    shelf.add("biases", folders["biases"])
+    shelf.use("biases")
+    shelf.remove("biases")
+    tiny.assert_same(tiny.snapshot(base), tiny.snapshot(tiny.base("bert")))
+    shelf.add("again", folders["biases"])
+    assert shelf.names == ("again",)

@@ -114,6 +114,7 @@ def test_zerogpu_is_asked_for_a_time_that_fits_the_sweep(lab: Lab) -> None:
     assert list(zero_events(specs, str(lab.store.root), None)) == []  # all in the store by now
 
 
+@pytest.mark.timed
 def test_stop_says_so_at_once(lab: Lab) -> None:
     train_view = view.TrainView(lab)
     name, job = lab.new_job(train_view._specs(find_bench("digits"), lab.geometry(find_bench("digits")), SMALL))
