@@ -30,6 +30,7 @@ class StartEvent:
     metric: str = "accuracy"
     echo_score: float | None = None
     echo_test_score: float | None = None
+    base_note: str = ""  # what there is to know of the base's weights, where they are not the published ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ Optimizer = Literal["adamw", "adamw8bit", "paged-adamw8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "flash", "eager"]
 Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 Task = Literal["", "classification", "regression", "completion", "text"]
+COLUMNS = ("text_column", "label_column", "pair_column", "prompt_column", "completion_column")  # what of a DataSpec names one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

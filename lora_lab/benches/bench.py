@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_lab.assets import Notify, sha256_of
+from lora_lab.benches.examples import TextData
 from lora_lab.benches.task import Classification, Task
 from lora_lab.errors import DataError
 from lora_lab.events import Kept
@@ -108,6 +109,7 @@ class Bench(ABC):
     data: DataSpec | None = field(default=None)
 
     base_name: ClassVar[str] = ""  # what adapter_config.json calls the base; the folder where this is empty
+    max_tokens: ClassVar[int | None] = None  # that a row of text may have; None where the data are no text
 
     @abstractmethod
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
@@ -120,6 +122,14 @@ class Bench(ABC):
     @abstractmethod
     def splits(self) -> Splits:
         """The three splits; always the same rows in the same order."""
+
+    def text_data(self) -> TextData | None:
+        """The rows of the splits before any tokenizer has seen them; None where they are no text.
+
+        Raises:
+            LabError: they cannot be had or used.
+        """
+        return None
 
     def retention(self) -> Retention | None:
         """What the base could before; None where nobody says."""

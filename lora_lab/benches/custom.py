@@ -1,9 +1,10 @@
 """The user's own: any base that transformers can classify or write with, and data of the user's choice."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
@@ -11,7 +12,7 @@ from lora_lab.assets import HUB_ID, MINILM, Notify, fetch, hub_snapshot
 from lora_lab.benches import smollm
 from lora_lab.benches.bench import Bench, Defaults, Retention, Splits
 from lora_lab.benches.examples import TextData
-from lora_lab.benches.own_data import is_file, read_data
+from lora_lab.benches.own_data import Columns, is_file, read_columns, read_data
 from lora_lab.benches.retention import fixed_text
 from lora_lab.benches.task import Classification, Regression
 from lora_lab.benches.text import MAX_TOKENS, MAX_WRITTEN_TOKENS, classifier, completions, language_model, tokenised
@@ -30,7 +31,7 @@ _MOST_VALIDATION, _MOST_TEST = 200, 400  # rows that a language model is scored 
 class CustomBench(Bench):
     """A base of the user's choice with their data; of a folder's model whatever its kind."""
 
-    max_tokens = MAX_TOKENS
+    max_tokens: ClassVar[int | None] = MAX_TOKENS
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
         folder = Path(self.name)
@@ -47,12 +48,6 @@ class CustomBench(Bench):
         super().prepare(notify=notify)
 
     def text_data(self) -> TextData:
-        """The rows, before any tokenizer.
-
-        Raises:
-            DataError: there are none, or they cannot be used.
-            AssetError: they cannot be had.
-        """
         if self.data is None:
             raise DataError(f"A base of your own needs a data file (--data FILE.csv). Got {self.name!r} alone.")
         return text_data(self.data)
@@ -83,7 +78,7 @@ class CustomClassifier(CustomBench):
 class CustomWriter(CustomBench):
     """A language model that learns to complete prompts, or plain text; nothing but the method is trained."""
 
-    max_tokens = MAX_WRITTEN_TOKENS
+    max_tokens: ClassVar[int | None] = MAX_WRITTEN_TOKENS
 
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         return language_model(self.base_folder(), meta=meta)
@@ -91,7 +86,7 @@ class CustomWriter(CustomBench):
     def splits(self) -> Splits:
         data, folder = self.text_data(), self.base_folder()
         task = Writing(data.metric or "loss", folder=folder)
-        parts: Sequence[Any] = (data.train, data.validation[:_MOST_VALIDATION], data.test[:_MOST_TEST])
+        parts: Sequence[Any] = (data.train, data.validation, data.test)
         return Splits(*(completions(folder, part, task) for part in parts))
 
     def retention(self) -> Retention:
@@ -99,19 +94,40 @@ class CustomWriter(CustomBench):
 
 
 def text_data(data: DataSpec) -> TextData:
-    """`read_data`, read again only where a file has changed.
+    """`read_data`, read again only where a file has changed; of completions no more held-out rows than are scored.
 
     Raises:
         LabError: as `read_data`.
     """
-    path = Path(data.path)
-    stat = path.stat() if is_file(data.path) and path.is_file() else None
-    return _text_data(data, (stat.st_mtime_ns, stat.st_size) if stat else None)
+    return _text_data(data, _stamp(data.path))
+
+
+def columns_of(data: DataSpec) -> Columns:
+    """`read_columns`, read again only where a file has changed.
+
+    Raises:
+        LabError: as `read_columns`.
+    """
+    return _columns(data, _stamp(data.path))
+
+
+def _stamp(given: str) -> tuple[int, int] | None:
+    path = Path(given)
+    stat = path.stat() if is_file(given) and path.is_file() else None
+    return (stat.st_mtime_ns, stat.st_size) if stat else None
 
 
 @lru_cache(maxsize=4)
 def _text_data(data: DataSpec, stamp: tuple[int, int] | None) -> TextData:
-    return read_data(data)
+    read = read_data(data)
+    if read.kind != "completion":
+        return read
+    return replace(read, validation=read.validation[:_MOST_VALIDATION], test=read.test[:_MOST_TEST])
+
+
+@lru_cache(maxsize=4)
+def _columns(data: DataSpec, stamp: tuple[int, int] | None) -> Columns:
+    return read_columns(data)
 
 
 @cache

@@ -1,20 +1,21 @@
 """Benches that write: SmolLM2 puts restaurant facts into a sentence, or a question about a table into SQL."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
 from lora_lab.assets import Notify
 from lora_lab.benches.bench import Bench, Defaults, Retention, Splits
-from lora_lab.benches.examples import Completion, TextData
+from lora_lab.benches.examples import TextData
 from lora_lab.benches.restaurants import restaurants
 from lora_lab.benches.retention import fixed_text
 from lora_lab.benches.smollm import HUB_ID, NOTE, is_dequantized, smollm_folder
 from lora_lab.benches.tables import table_questions
-from lora_lab.benches.text import completions, language_model
+from lora_lab.benches.text import MAX_WRITTEN_TOKENS, completions, language_model
 from lora_lab.benches.writing import Writing
 
 
@@ -39,6 +40,7 @@ class LanguageBench(Bench):
     """The base writes already: nothing but the method is trained."""
 
     base_name = HUB_ID
+    max_tokens: ClassVar[int | None] = MAX_WRITTEN_TOKENS
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
         return smollm_folder(notify=notify)
@@ -49,6 +51,9 @@ class LanguageBench(Bench):
     def splits(self) -> Splits:
         return _splits(self.name, self.base_folder())
 
+    def text_data(self) -> TextData:
+        return _text_data(self.name)
+
     def retention(self) -> Retention:
         return Retention("loss", fixed_text(self.base_folder()))
 
@@ -57,11 +62,18 @@ class LanguageBench(Bench):
 
 
 @cache
+def _text_data(name: str) -> TextData:
+    """Of the rows that are held out, those that are read."""
+    recipe, data = RECIPES[name], RECIPES[name].data()
+    return replace(data, validation=data.validation[: recipe.validation_rows], test=data.test[: recipe.test_rows])
+
+
+@cache
 def _splits(name: str, folder: Path) -> Splits:
     """Tokenised once a process."""
-    recipe, data = RECIPES[name], RECIPES[name].data()
+    recipe, data = RECIPES[name], _text_data(name)
     task = Writing(data.metric, folder=folder, max_new_tokens=recipe.max_new_tokens, scored_rows=recipe.scored_rows)
-    parts: list[Sequence[Completion]] = [data.train, data.validation[: recipe.validation_rows], data.test[: recipe.test_rows]]  # type: ignore[list-item]
+    parts: Sequence[Any] = (data.train, data.validation, data.test)
     return Splits(*(completions(folder, part, task) for part in parts))
 
 

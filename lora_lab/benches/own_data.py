@@ -14,7 +14,7 @@ from lora_lab.assets import HUB_ID, sha256_of
 from lora_lab.benches.examples import Completion, Labelled, TextData
 from lora_lab.benches.hub_data import HUB_DATASETS, Example, Row, cut, hub_rows, hub_share, load_named
 from lora_lab.errors import DataError
-from lora_lab.specs import DataSpec, Task
+from lora_lab.specs import COLUMNS, DataSpec, Task
 
 LEAST_ROWS = 10
 _FILE_ENDINGS = (".csv", ".jsonl")
@@ -79,22 +79,62 @@ def read_data(data: DataSpec) -> TextData:
     return _from_hub(data)
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns that data have, the task that is read of them, and the parameters of DataSpec that name what it takes.
+
+    A dataset of `HUB_DATASETS` knows its own columns: none is there to be chosen, and none has to be named.
+    """
+
+    there: tuple[str, ...]
+    task: Task
+    named_by: tuple[str, ...]
+
+
+def read_columns(data: DataSpec) -> Columns:
+    """What there is to choose of a file or dataset, whether or not what is chosen can be read.
+
+    Raises:
+        DataError: there are no rows to look at.
+        AssetError: a dataset of the Hub that can be had neither there nor from the cache.
+    """
+    if data.path in HUB_DATASETS:
+        return Columns((), HUB_DATASETS[data.path].kind, ())
+    rows = file_rows(data.path) if is_file(data.path) else Rows(_train_rows(data.path), repr(data.path))
+    task = _told(rows, data)
+    return Columns(tuple(rows.columns), task, columns_named(task))
+
+
+def columns_named(task: Task) -> tuple[str, ...]:
+    """The parameters of DataSpec that name the columns of a task; a second text is read where it is named.
+
+    >>> columns_named("completion"), columns_named("regression")
+    (('prompt_column', 'completion_column'), ('text_column', 'label_column', 'pair_column'))
+    """
+    return {"completion": COLUMNS[3:], "text": COLUMNS[:1]}.get(task, COLUMNS[:3])
+
+
 def resolved(data: DataSpec) -> DataSpec:
     """The spec with its task told, and pinned: the hash of a file and its full path, or of the rows that the Hub gives.
+
+    Columns that the task has no use for are named as by default: they make no other run.
 
     Raises:
         DataError: the data cannot be used.
         AssetError: they cannot be had.
     """
     read = read_data(data)
-    task = _task_of(read)
+    task = task_of(read)
+    named, default = () if data.path in HUB_DATASETS else columns_named(task), DataSpec(path=data.path)
+    data = replace(data, **{column: getattr(default, column) for column in COLUMNS if column not in named})
     if is_file(data.path):
         path = Path(data.path).resolve()
         return replace(data, path=str(path), task=task, sha256=sha256_of(path))
     return replace(data, task=task, sha256=_sha256_of_rows(read))
 
 
-def _task_of(read: TextData) -> Task:
+def task_of(read: TextData) -> Task:
+    """What the rows are read as: plain text is completions of nothing, scored by nothing but the loss."""
     first = read.train[0]
     return "text" if isinstance(first, Completion) and not (first.prompt or read.metric) else read.kind
 
@@ -117,14 +157,24 @@ def _named(data: DataSpec) -> TextData:
 
 def _from_hub(data: DataSpec) -> TextData:
     given = hub_rows(data.path)
-    if "train" not in given:
-        raise DataError(f"A dataset of the Hub must have a split named train, with labels. {data.path!r} has {', '.join(given)}.")
+    _need_train(given, data.path)
     splits = {"train": given["train"]} | _held_out(given)
     parts = [Rows(rows, f"{data.path!r} ({name})") for name, rows in splits.items()]
     task = _told(parts[0], data)
     examples, names = _read(parts, task, data)
     read = dict(zip(splits, examples, strict=True))
     return _text_data(task, _three(read["train"], f"The train split of {data.path!r}", read), names)
+
+
+def _need_train(given: Mapping[str, list[Row]], path: str) -> None:
+    if "train" not in given:
+        raise DataError(f"A dataset of the Hub must have a split named train, with labels. {path!r} has {', '.join(given)}.")
+
+
+def _train_rows(path: str) -> list[Row]:
+    given = hub_rows(path)
+    _need_train(given, path)
+    return given["train"]
 
 
 def _held_out(given: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
@@ -183,13 +233,9 @@ def _read(parts: Sequence[Rows], task: Task, data: DataSpec) -> tuple[list[tuple
 
 
 def _need_columns(rows: Rows, task: Task, data: DataSpec) -> None:
-    needed = {"completion": ["prompt_column", "completion_column"], "text": ["text_column"]}.get(
-        task, ["text_column", "label_column"]
-    )
-    if data.pair_column and "label_column" in needed:
-        needed.append("pair_column")
-    for parameter in needed:
-        require_column(parameter, getattr(data, parameter), rows.columns)
+    for parameter in columns_named(task):
+        if parameter != "pair_column" or data.pair_column:
+            require_column(parameter, getattr(data, parameter), rows.columns)
 
 
 def require_column(parameter: str, column: str, there: Collection[str]) -> None:

@@ -1,17 +1,20 @@
 """Movie reviews: all-MiniLM-L6-v2 told to say whether a sentence praises or pans."""
 
+from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from lora_lab.assets import MINILM, MOVIE_REVIEWS, Notify, fetch
-from lora_lab.benches.bench import Bench, Defaults, Retention, Splits, halved, shuffled
-from lora_lab.benches.examples import Labelled
+from lora_lab.benches.bench import Bench, Defaults, Retention, Split, Splits, halved, shuffled
+from lora_lab.benches.examples import Labelled, TextData
 from lora_lab.benches.task import Classification
-from lora_lab.benches.text import classifier, tokenised
+from lora_lab.benches.text import MAX_TOKENS, classifier, tokenised
 
 HELD_OUT = 1000
+LABEL_NAMES = ("panning", "praise")
 NEUTRAL = 0.5  # mean ratings from -0.5 to 0.5 are left out
 
 
@@ -26,6 +29,7 @@ class ReviewsBench(Bench):
     """The base has no head for this task: one is trained in full beside the adapter."""
 
     base_name = MINILM.hub_id
+    max_tokens: ClassVar[int | None] = MAX_TOKENS
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
         return fetch(MINILM, notify=notify)
@@ -37,19 +41,37 @@ class ReviewsBench(Bench):
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         return classifier(self.base_folder(), num_labels=2, meta=meta)
 
+    def text_data(self) -> TextData:
+        return _text_data(self.base_folder())
+
     def splits(self) -> Splits:
-        pairs = labelled(fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.files[0].name)
-        split = tokenised(self.base_folder(), [Labelled(sentence, label) for sentence, label in pairs], Classification())
-        rows = torch.arange(len(split))
-        held_out = split.take(rows[-HELD_OUT:])
-        seen = {tuple(row) for row in held_out.columns["input_ids"].tolist()}
-        fresh = [tuple(row) not in seen for row in split.columns["input_ids"].tolist()]  # some sentences come twice
-        return Splits(split.take(rows[torch.tensor(fresh)]), *halved(held_out))
+        _, split, fresh = _read(self.base_folder())
+        held_out = split.take(torch.arange(len(split))[-HELD_OUT:])
+        return Splits(split.take(torch.tensor(fresh)), *halved(held_out))
 
     def retention(self) -> Retention:
         """MiniLM gives sentences their embeddings: how far those of 200 held-out sentences move."""
         test = self.splits().test
         return Retention("cosine", test.take(torch.arange(200)))
+
+
+@cache
+def _text_data(folder: Path) -> TextData:
+    sentences, _, fresh = _read(folder)
+    half = HELD_OUT // 2
+    held_out = sentences[-HELD_OUT:]
+    train = tuple(sentences[row] for row in fresh)
+    return TextData("classification", "accuracy", train, held_out[:half], held_out[half:], LABEL_NAMES)
+
+
+@cache
+def _read(folder: Path) -> tuple[tuple[Labelled, ...], Split, tuple[int, ...]]:
+    """(the sentences, their tokens, the rows to train on: none of them, as some come twice, is among those held out)."""
+    sentences = tuple(Labelled(*pair) for pair in labelled(fetch(MOVIE_REVIEWS) / MOVIE_REVIEWS.files[0].name))
+    split = tokenised(folder, sentences, Classification())
+    ids = [tuple(row) for row in split.columns["input_ids"].tolist()]
+    seen = set(ids[-HELD_OUT:])
+    return sentences, split, tuple(row for row, tokens in enumerate(ids) if tokens not in seen)
 
 
 def reviews_bench() -> ReviewsBench:

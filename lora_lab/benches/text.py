@@ -49,12 +49,31 @@ def classifier(folder: Path, *, num_labels: int, meta: bool = False) -> PreTrain
 
 def tokenised(folder: Path, rows: Sequence[Labelled], task: Task) -> Split:
     """Texts, or pairs of them, as token ids, at most 128 of them, padded to the longest."""
-    texts: list[list[str]] = [[row.text for row in rows]]
-    if any(row.pair is not None for row in rows):
-        texts.append([row.pair or "" for row in rows])
-    encoded = tokenizer_of(folder)(*texts, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
+    encoded = tokenizer_of(folder)(*_texts(rows), truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
     columns = {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
     return Split({**columns, "labels": torch.tensor([row.label for row in rows])}, task)
+
+
+def _texts(rows: Sequence[Labelled]) -> list[list[str]]:
+    """What a tokenizer is given: the texts, and their seconds where there are any."""
+    pairs = [[row.pair or "" for row in rows]] if any(row.pair is not None for row in rows) else []
+    return [[row.text for row in rows], *pairs]
+
+
+def row_lengths(folder: Path, rows: Sequence[Labelled | Completion]) -> list[int]:
+    """The tokens of each row as `tokenised` and `completions` lay it out, before anything is cut.
+
+    Raises:
+        DataError: the folder has no tokenizer.
+    """
+    tokenizer = tokenizer_of(folder)
+    labelled = [row for row in rows if isinstance(row, Labelled)]
+    if labelled:
+        return list(map(len, tokenizer(*_texts(labelled), verbose=False)["input_ids"]))
+    written = [row for row in rows if isinstance(row, Completion)]
+    prompts, answers = [row.prompt for row in written], [row.completion for row in written]
+    sides = [tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] for texts in (prompts, answers)]
+    return [len(prompt) + len(answer) + 1 for prompt, answer in zip(*sides, strict=True)]  # and the end of text
 
 
 def language_model(folder: Path, *, meta: bool = False) -> PreTrainedModel:

@@ -17,18 +17,30 @@ from lora_lab.benches.echo import nearest_answers
 from lora_lab.benches.examples import Completion
 from lora_lab.benches.quiet import quiet_transformers
 from lora_lab.benches.task import Batch, Task
+from lora_lab.errors import DataError
 
 if TYPE_CHECKING:
     from lora_lab.benches.bench import Split
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 IGNORED = -100  # a label that no loss counts, as transformers has it
 
 
 @cache
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer; it pads with its end of text where it has no padding of its own."""
-    with quiet_transformers():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    """The folder's tokenizer; it pads with its end of text where it has no padding of its own.
+
+    Raises:
+        DataError: there is none; transformers would make one up, to which every word is unknown.
+    """
+    if not any(found for pattern in _TOKENIZER_FILES for found in folder.glob(pattern)):
+        raise DataError(f"The base must be a folder with a tokenizer. Got {str(folder)!r}, which has none.")
+    try:
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError, KeyError) as err:
+        reason = str(err).splitlines()[0]
+        raise DataError(f"The tokenizer in {str(folder)!r} must be one that transformers can read. It says: {reason}") from err
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

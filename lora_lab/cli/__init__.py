@@ -7,10 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lora_lab.cli import budget, latency, look, methods, train
+from lora_lab.cli import budget, latency, look, methods, preview, train
 from lora_lab.errors import LabError
 
-_GROUPS = (budget, train, methods, look, latency)
+_GROUPS = (budget, preview, train, methods, look, latency)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

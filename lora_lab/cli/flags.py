@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from lora_lab.errors import SpecError
-from lora_lab.specs import METHODS, DataSpec, Init, MethodSpec, parse_layers, resolve_alpha
+from lora_lab.specs import METHODS, DataSpec, Init, MethodSpec, Task, parse_layers, resolve_alpha
 
 # The core is imported inside each command: `--help` and the other commands wait for no torch.
 # ruff: noqa: PLC0415
@@ -21,11 +21,23 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], 
     return command
 
 
+def data_flags(command: argparse.ArgumentParser) -> None:
+    benches = "digits, digits:inverted, digits:noised, reviews, e2e, sql, a folder or a Hub id"
+    command.add_argument("--bench", required=True, help=benches)
+    command.add_argument(
+        "--data", help="for a base of your own: a CSV or JSONL file, a Hub dataset id, or a name such as glue:sst2"
+    )
+    tasks = ", ".join(filter(None, get_args(Task)))
+    command.add_argument("--task", default="", help=f"what the data are read as: {tasks}; as the columns tell by default")
+    command.add_argument("--text-column", default="text", help="of a classification, a regression or plain text")
+    command.add_argument("--label-column", default="label", help="of a classification, or the numbers of a regression")
+    command.add_argument("--pair-column", default="", help="the second text, where a label is of two")
+    command.add_argument("--prompt-column", default="prompt", help="what a completion follows")
+    command.add_argument("--completion-column", default="completion", help="what the base learns to write")
+
+
 def bench_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--bench", required=True, help="digits, digits:inverted, digits:noised, reviews, a folder or a Hub id")
-    command.add_argument("--data", help="CSV or JSONL for a base of your own")
-    command.add_argument("--text-column", default="text")
-    command.add_argument("--label-column", default="label")
+    data_flags(command)
     command.add_argument("--steps")
     command.add_argument("--batch", help="batch size")
     command.add_argument("--dropout", default="0", help="lora_dropout")
@@ -62,16 +74,31 @@ def method_spec(arguments: argparse.Namespace) -> MethodSpec:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Fetch what the bench needs, saying so."""
+    """Fetch what the bench needs, saying so; and what there is to know of the base's weights."""
     from lora_lab.benches import find_bench
 
-    find_bench(arguments.bench, data_of(arguments)).prepare(notify=lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    bench = find_bench(arguments.bench, data_of(arguments))
+    bench.prepare(notify=_say)
+    if note := bench.note():
+        _say(note)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def data_of(arguments: argparse.Namespace) -> DataSpec | None:
     if arguments.data is None:
         return None
-    return DataSpec(path=arguments.data, text_column=arguments.text_column, label_column=arguments.label_column)
+    return DataSpec(
+        path=arguments.data,
+        task=arguments.task,
+        text_column=arguments.text_column,
+        label_column=arguments.label_column,
+        pair_column=arguments.pair_column,
+        prompt_column=arguments.prompt_column,
+        completion_column=arguments.completion_column,
+    )
 
 
 def names(text: str) -> tuple[str, ...]:

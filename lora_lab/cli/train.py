@@ -139,6 +139,8 @@ def print_runs(runs: "Sequence[Run]") -> None:
         loss = "" if m["loss"] is None else f"{m['loss']:.3f}"
         found = f"{score:>9} {base:>9} {loss:>7} {m['status']:>9}"
         print(f"{run.run_id} {adapter} {run.spec.seed:>4} {count(m['trainable_params']):>8} {found}")
+    for note in sorted({run.metrics["base_note"] for run in runs if run.metrics.get("base_note")}):
+        print(note)
     for label in sorted({run.metric.label for run in runs}):
         print(f"score and base are the {label} on the validation split, of the run at its end and of its frozen base")
     echoes = [(run.metric, run.metrics.get(f"echo_{run.metrics['metric']}")) for run in runs]

@@ -20,6 +20,7 @@ from lora_lab.plots.latency import (
     switching_caption,
     variant_label,
 )
+from lora_lab.plots.lengths import labels_sentence, lengths, lengths_caption, rows_sentence, shortened
 from lora_lab.plots.lines import CurveLine, SpectrumLine, curve_lines, spectrum_lines
 from lora_lab.plots.overlaps import overlap
 from lora_lab.plots.reach import reach_caption, reach_curve
@@ -38,9 +39,12 @@ __all__ = [
     "gradient_caption",
     "gradient_flow",
     "labels_of",
+    "labels_sentence",
     "latency_caption",
     "latency_ratios",
     "learning_caption",
+    "lengths",
+    "lengths_caption",
     "logits_caption",
     "loss_curves",
     "merge_caption",
@@ -55,9 +59,11 @@ __all__ = [
     "reach_curve",
     "refusals",
     "row_label",
+    "rows_sentence",
     "rule_caption",
     "run_colour",
     "score_curves",
+    "shortened",
     "small_share",
     "spectrum",
     "spectrum_caption",

@@ -270,6 +270,7 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
         "trainable_params": start.trainable_params,
         "head_params": start.head_params,
         "total_params": start.total_params,
+        "base_note": start.base_note,
         "wall_s": done.wall_s,
         "step_s": median(steps_s) if steps_s else None,
         "peak_memory_bytes": done.peak_memory_bytes,

@@ -138,6 +138,7 @@ class _Run:
             metric=task.metric,
             echo_score=task.echo(self.splits.train, self.splits.validation),
             echo_test_score=task.echo(self.splits.train, self.splits.test),
+            base_note=self.bench.note(),
         )
 
     def _steps(self) -> Iterator[Event]:

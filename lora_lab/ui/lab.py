@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lora_lab.adapters import Adapter
 from lora_lab.benches import Bench
+from lora_lab.benches.examples import TextData
+from lora_lab.benches.preview import Preview, preview_of
 from lora_lab.geometry import Geometry
 from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
@@ -16,6 +18,7 @@ from lora_lab.sweeps.jobs import More
 
 _KEPT_JOBS = 50
 _KEPT_ADAPTERS = 6
+_KEPT_PREVIEWS = 6
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Lab:
     _turn: threading.Semaphore = field(default_factory=threading.Semaphore)  # one sweep trains at a time, others wait
     _adapters: dict[tuple[str, str, int], Adapter] = field(default_factory=dict)
     _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)
+    _previews: dict[tuple[str, DataSpec | None], tuple[TextData, Preview]] = field(default_factory=dict)
 
     @classmethod
     def from_environment(cls, runs: str | Path | None = None) -> "Lab":
@@ -57,6 +61,22 @@ class Lab:
         if key not in self._geometries:
             self._geometries[key] = bench.geometry()
         return self._geometries[key]
+
+    def preview(self, bench: Bench) -> Preview | None:
+        """What the bench's data look like, looked at again only where they were read again; None where they are no text.
+
+        Raises:
+            LabError: they cannot be had or used.
+        """
+        data, key = bench.text_data(), (bench.name, bench.data)
+        if data is None:
+            return None
+        seen = self._previews.get(key)
+        if seen is None or seen[0] is not data:
+            for old in list(self._previews)[: -_KEPT_PREVIEWS + 1]:
+                self._previews.pop(old, None)
+            seen = self._previews[key] = data, preview_of(bench)
+        return seen[1]
 
     def adapter(self, run: Run) -> Adapter:
         """The run's ΔW, read once: of what was trained in place it takes a spectrum a matrix."""

@@ -216,7 +216,8 @@ def _facts(run: Run) -> str:
         f"{run.metric.label} <b>{score}</b>, frozen base {base}",
         f"<b>{count(m['trainable_params'])}</b> trained",
     )
-    return f'<div class="lab-counts">{"".join(f"<span>{part}</span>" for part in said)}</div>'
+    note = f'<div class="lab-s">{escape(m["base_note"])}</div>' if m.get("base_note") else ""
+    return f'<div class="lab-counts">{"".join(f"<span>{part}</span>" for part in said)}</div>{note}'
 
 
 def _shown(run: Run, score: float | None) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
-from lora_lab.specs import DataSpec
+from lora_lab.specs import COLUMNS, DataSpec, Task
 
 ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
 
@@ -17,8 +17,12 @@ class Selection:
     bench: str = "digits"
     base: str = ""
     data: str = ""
+    task: str = ""
     text_column: str = "text"
     label_column: str = "label"
+    pair_column: str = ""
+    prompt_column: str = "prompt"
+    completion_column: str = "completion"
     methods: tuple[str, ...] = ("lora",)
     r: tuple[int, ...] = (1, 2, 4, 8)
     alpha: str = "16"
@@ -72,10 +76,15 @@ class Selection:
 
     @property
     def data_spec(self) -> DataSpec | None:
-        """The user's own data file, where there is one."""
+        """The user's own data, where they are chosen.
+
+        Raises:
+            SpecError: no such task.
+        """
         if not self.is_own:
             return None
-        return DataSpec(path=self.data, text_column=self.text_column, label_column=self.label_column)
+        columns = {column: getattr(self, column) for column in COLUMNS}
+        return DataSpec(path=self.data, task=cast(Task, self.task), **columns)
 
     def query(self) -> str:
         """The address's query: what differs from the defaults."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -19,11 +19,12 @@ from lora_lab.plots import (
     row_label,
     score_curves,
 )
-from lora_lab.specs import METHODS, RunSpec, unique
+from lora_lab.specs import METHODS, RunSpec, Task, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import rank_table
-from lora_lab.ui import html
+from lora_lab.ui import data_card, html, own_data
+from lora_lab.ui.data_card import DataCard
 from lora_lab.ui.errors import user_errors, user_errors_streaming
 from lora_lab.ui.grid import (
     OPTIMIZERS,
@@ -36,6 +37,7 @@ from lora_lab.ui.grid import (
     plan_sentence,
     targets_note,
 )
+from lora_lab.ui.own_data import OwnData
 from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.ui.train_cards import (
@@ -69,12 +71,7 @@ class TrainView(Place):
         own = [] if self.lab.public else [("yours…", "yours")]
         self.bench = gr.Radio([*benches, *own], value="digits", label="Bench", elem_classes="lab-chips", elem_id="bench")
         self.about = gr.HTML()
-        with gr.Column(visible=False, elem_classes="lab-own") as self.own:
-            self.base = gr.Textbox(label="Base: a folder or a Hub id", placeholder="sentence-transformers/all-MiniLM-L6-v2")
-            self.data = gr.File(label="Data: CSV or JSONL", file_types=[".csv", ".jsonl"], type="filepath", height=132)
-            with gr.Row():
-                self.text_column = gr.Textbox("text", label="Text column", min_width=80)
-                self.label_column = gr.Textbox("label", label="Label column", min_width=80)
+        self.own = OwnData()
         labels = [(info.label, name) for name, info in METHODS.items()]
         self.methods = gr.Dropdown(labels, value=["lora"], multiselect=True, label="Methods", elem_id="methods")
         self.ranks = gr.CheckboxGroup(list(RANKS), value=[1, 2, 4, 8], label="Ranks r", elem_classes="lab-chips", elem_id="ranks")
@@ -110,6 +107,7 @@ class TrainView(Place):
 
     def _build_answers(self) -> None:
         self.seen, self.timer = gr.State(""), gr.Timer(_TICK_S, active=False)
+        self.data_card = DataCard()
         with gr.Row(elem_classes="lab-cards"):
             with gr.Column(elem_classes="lab-card"):
                 gr.HTML(
@@ -165,27 +163,32 @@ class TrainView(Place):
             self.table = gr.HTML()
 
     def _wire(self, page: gr.Blocks) -> None:
-        texts = [self.base, self.data, self.text_column, self.label_column]
         rarer = [self.init, self.quant, self.optim, self.dropout, self.tokens]
         choices = [self.methods, self.ranks, self.alpha, self.seeds, self.lr, self.steps, *rarer]
-        controls = [self.bench, *texts, *choices]
-        told = [self.selection, self.header, self.about, self.own, self.targets_title, self.block, self.counts, self.plan]
+        controls = [self.bench, *self.own.controls, *choices]
+        told = [self.selection, self.header, self.about, self.own.box, self.targets_title, self.block, self.counts, self.plan]
         told += [self.methods, self.ranks, self.alpha, self.lr, self.init, self.dropout, self.tokens, self.reach_card]
         live = [self.status, self.loss, self.accuracy, self.learned, self.matrix, self.spectrum, self.ranking, self.table]
         flow = [self.flowing, self.flow, self.flow_says, self.rule_card, self.rule]
         live += [*flow, self.plan, self.start, self.stop, self.timer, self.seen]
+        of_data = [*self.own.told, self.steps, *self.data_card.parts]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         restored = page.load(self.restore, None, [self.selection, *controls], **quiet)
         shown = restored.then(self.show_costs, self.selection, told, **quiet)
         shown.then(self.watch, [self.selection, self.seen], live, **quiet)
+        shown.then(self.show_data, self.selection, of_data, **quiet)
 
         benched = [self.selection, self.lr, self.steps, self.reach_plot, self.reach_says]
         chosen = self.bench.input(self.choose_bench, [self.bench, self.selection], benched, **quiet)
-        chosen.then(self.show_costs, self.selection, told, **quiet).then(self.watch, [self.selection, self.seen], live, **quiet)
-        named = [self.base.submit, self.base.blur, self.data.upload, self.data.clear, self.text_column.blur, self.label_column.blur]
-        for event in [*named, *(choice.input for choice in choices)]:
-            event(self.choose, [self.selection, *controls], told, trigger_mode="always_last", **quiet)
+        shown = chosen.then(self.show_costs, self.selection, told, **quiet)
+        shown.then(self.watch, [self.selection, self.seen], live, **quiet)
+        shown.then(self.show_data, self.selection, of_data, **quiet)
+        for choice in choices:
+            choice.input(self.choose, [self.selection, *controls], told, trigger_mode="always_last", **quiet)
+        for event in self.own.events():
+            given = event(self.choose, [self.selection, *controls], told, **quiet)
+            given.then(self.show_data, self.selection, of_data, **quiet)
         self.block.click(self.pick_target, self.selection, told, **quiet)
         spectral = [self.selection, self.header, self.spectrum, *flow]
         self.matrix.input(self.choose_matrix, [self.matrix, self.selection], spectral, **quiet)
@@ -208,12 +211,8 @@ class TrainView(Place):
         """The selection that the address names, into state and controls."""
         selection = self._offered(Selection.from_query(dict(request.query_params)))
         selection = replace(selection, job=selection.job or self.lab.current_job())
-        try:
-            defaults = find_bench(selection.bench_name, selection.data_spec).defaults
-            steps = defaults.steps if selection.steps is None else selection.steps
-        except LabError:
-            steps = 200
-        values = [selection.bench, selection.base, selection.data or None, selection.text_column, selection.label_column]
+        steps = _default_steps(selection) if selection.steps is None else selection.steps
+        values = [selection.bench, *own_data.values(selection)]
         grid = [list(selection.methods), list(selection.r), selection.alpha, list(selection.seeds), selection.lr, steps]
         rarer = [list(selection.init), selection.base_quant, selection.optim, selection.dropout, selection.tokens]
         return [selection, *values, *grid, *rarer]
@@ -223,27 +222,22 @@ class TrainView(Place):
         job = self.lab.jobs.get(selection.job)
         kept = selection.job if job and not job.ended else ""  # a sweep under way stays in sight, and can be stopped
         selection = replace(selection, bench=bench, lr=None, steps=None, job=kept, matrix="")
-        steps = 200 if selection.is_own else find_bench(bench, None).defaults.steps
-        return [selection, None, steps, gr.Plot(visible=False), ""]
+        return [selection, None, _default_steps(selection), gr.Plot(visible=False), ""]
 
     def choose(self, selection: Selection, *values: Any) -> list[Any]:
         """Any other control moved."""
-        bench, base, data, text, label, methods, ranks, alpha, seeds, lr, steps, *rarer = values
-        init, quant, optim, dropout, tokens = rarer
-        defaults = None if bench == "yours" else find_bench(bench, None).defaults
+        own, chosen = values[1 : 1 + own_data.CONTROLS], values[1 + own_data.CONTROLS :]
+        methods, ranks, alpha, seeds, lr, steps, init, quant, optim, dropout, tokens = chosen
+        default_steps = _default_steps(selection)
         selection = replace(
-            selection,
-            bench=bench,
-            base=base or "",
-            data=data or "",
-            text_column=text,
-            label_column=label,
+            own_data.chosen(selection, own),
+            bench=values[0],
             methods=tuple(methods),
             r=tuple(sorted(ranks)),
             alpha=alpha,
             seeds=tuple(sorted(seeds)),
             lr=lr,
-            steps=None if defaults and steps == defaults.steps else steps,
+            steps=None if steps == default_steps else steps,
             init=tuple(name for name in STARTS if name in init) or Selection.init,
             base_quant=quant,
             optim=optim or Selection.optim,
@@ -288,7 +282,7 @@ class TrainView(Place):
             geometry = self.lab.geometry(bench)
         except LabError as err:
             unfilled = selection.is_own and not (selection.base and selection.data)
-            sentence = "Name a base and give a data file." if unfilled else str(err)
+            sentence = "Name a base and give it data." if unfilled else str(err)
             shown = [selection, self.header_of(selection), html.say(sentence), own, "", "", "", ""]
             return [*shown, *[gr.skip()] * 7, gr.Column(visible=False)]
         selection = replace(selection, targets=tuple(t for t in selection.targets if geometry.matching(t)))
@@ -296,10 +290,16 @@ class TrainView(Place):
         drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
         note = f'<div class="lab-s">{escape(targets_note(selection))}</div>'
         title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>{note}'
-        about = f'<div class="lab-s">{escape(bench.about)}</div>'
+        about = "".join(f'<div class="lab-s">{escape(text)}</div>' for text in filter(None, (bench.about, bench.note())))
         specs, plan = self._planned(bench, geometry, selection)
         shown = [selection, self.header_of(selection), about, own, title, drawing, costs(bench, geometry, selection), plan]
         return [*shown, *controls(bench, geometry, selection, specs), gr.Column(visible=selection.bench in VARIANTS)]
+
+    def show_data(self, selection: Selection) -> list[Any]:
+        """What there is to know of data that are text: before anything is trained, and not at every click."""
+        own = selection.is_own and selection.steps is None
+        steps = gr.Number(value=_default_steps(selection)) if own else gr.skip()
+        return [*own_data.shown(selection), steps, *data_card.shown(self.lab, selection)]
 
     @user_errors_streaming
     def begin(self, selection: Selection) -> Iterator[list[Any]]:
@@ -368,6 +368,7 @@ class TrainView(Place):
         return replace(
             offered(selection),
             bench=selection.bench if selection.bench in benches else default.bench,
+            task=selection.task if selection.task in get_args(Task) else default.task,
             r=tuple(r for r in selection.r if r in RANKS),
             alpha=selection.alpha if selection.alpha in [value for _, value in ALPHAS] else default.alpha,
             seeds=tuple(seed for seed in selection.seeds if seed in SEEDS),
@@ -399,3 +400,11 @@ class TrainView(Place):
         except LabError as err:
             return (), html.say(str(err), kind="error")
         return specs, html.say(plan_sentence(specs, self.lab.store.complete_ids()))
+
+
+def _default_steps(selection: Selection) -> int:
+    """What stands for no choice: the bench's own; of a base and data that are still to be named, as many as any."""
+    try:
+        return find_bench(selection.bench_name, selection.data_spec).defaults.steps
+    except LabError:
+        return 200
