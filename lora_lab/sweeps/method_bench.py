@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
@@ -235,7 +236,13 @@ def method_table(plan: MethodPlan, runs: Iterable[Run]) -> MethodTable:
     rows = [_row(plan, grid, tried) for grid in grids if tried.scores(grid)]
     unsettled = unique(grid.plan.tuning.method for grid in grids if len(tried.scores(grid)) < len(grid.rates))
     metric = next((run.metrics.get("metric", "accuracy") for run in runs if run.spec.bench == plan.bench.name), "accuracy")
-    return MethodTable(plan.bench.name, metric, tuple(rows), plan.spec.seeds, len(plan.bench.splits().test), unsettled)
+    examples = _test_examples(plan.bench) if rows else None
+    return MethodTable(plan.bench.name, metric, tuple(rows), plan.spec.seeds, examples, unsettled)
+
+
+@lru_cache(maxsize=8)
+def _test_examples(bench: Bench) -> int:
+    return len(bench.splits().test)  # reading and tokenising them may take seconds
 
 
 def _row(plan: MethodPlan, grid: Grid, tried: _Tried) -> MethodRow:

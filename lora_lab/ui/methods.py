@@ -32,6 +32,7 @@ from lora_lab.ui.zero import runs_inline, zero_events
 
 SEEDS = (0, 1, 2, 3, 4)
 _TICK_S = 0.8
+_KEPT_PLANS = 20
 _SAVE_JS = "() => setTimeout(() => (document.querySelector('#{0} a') || document.querySelector('#{0}')).click(), 300)"
 
 
@@ -284,6 +285,8 @@ class MethodsView(Place):
         bench, spec = find_bench(selection.bench), spec_of(selection)
         key = (bench.name, bench.data, spec)
         if key not in self._plans:
+            for old in list(self._plans)[: -_KEPT_PLANS + 1]:
+                self._plans.pop(old, None)
             self._plans[key] = plan_methods(bench, spec, geometry=self.lab.geometry(bench))
         return self._plans[key]
 
