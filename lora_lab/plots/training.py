@@ -34,7 +34,7 @@ def score_curves(lines: Iterable[CurveLine]) -> go.Figure:
         steps, scores = [step for step, _ in line.scores], [score for _, score in line.scores]
         _curve(fig, line, entry, steps, scores, f"step %{{x}}: {hover}", markers=True)
     if not lines:
-        return nothing_yet(fig, "The score is measured before the first step and a few times a run.")
+        return nothing_yet(fig, "The score comes before the first step and a few times a run.")
     style = {"line": {"color": PALETTE["W0"], "dash": "dash", "width": 1}, "annotation_font_size": 11}
     for i, base in enumerate(sorted({line.scores[0][1] for line in lines})):  # a quantized base has a score of its own
         position = "top right" if i else "bottom right"

@@ -90,7 +90,7 @@ def test_a_zero_update_draws_no_line_beside_those_that_learned(draw: Callable[[l
         (plots.energy([ZERO]), "ΔW is zero: it has no direction yet."),
         (plots.loss_curves([]), "The curves begin with the first step."),
         (plots.loss_curves([curve(losses=())]), "The curves begin with the first step."),
-        (plots.score_curves([curve(base=None)]), "The score is measured before the first step and a few times a run."),
+        (plots.score_curves([curve(base=None)]), "The score comes before the first step and a few times a run."),
         (
             plots.overlap(Overlap("q", "delta", "in", 64, None, None), first="r 4", second="r 8"),
             "One of the two is zero: it has no direction to compare.",
