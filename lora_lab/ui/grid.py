@@ -5,7 +5,7 @@ from dataclasses import replace
 from html import escape
 from typing import Any, cast, get_args
 
-from lora_lab.benches import Bench
+from lora_lab.benches import Bench, find_bench
 from lora_lab.budget import head_params, method_params
 from lora_lab.errors import LabError, SpecError
 from lora_lab.geometry import Geometry
@@ -54,6 +54,14 @@ def grid_of(selection: Selection) -> SweepSpec:
         quant=cast(Quant, selection.base_quant) or None,
         optimizer=selection.optim or None,
     )
+
+
+def default_steps(selection: Selection) -> int:
+    """What stands for no choice: the bench's own; of a base and data that are still to be named, as many as any."""
+    try:
+        return find_bench(selection.bench_name, selection.data_spec).defaults.steps
+    except LabError:
+        return 200
 
 
 def targets_of(selection: Selection) -> tuple[str, ...]:

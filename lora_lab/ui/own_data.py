@@ -49,7 +49,7 @@ class OwnData:
             self.named = gr.Dropdown(
                 list(HUB_DATASETS), value=None, label="Data: a dataset's name or Hub id", elem_id="own-named", **open_to_any
             )
-            self.file = gr.File(label="or a file, CSV or JSONL", file_types=[".csv", ".jsonl"], type="filepath", height=110)
+            self.file = gr.File(label="or a file, CSV or JSONL", file_types=[".csv", ".jsonl"], type="filepath", height=132)
             tasks = list(TASKS.items())
             self.task = gr.Radio(tasks, value="", label="Read as", elem_classes="lab-chips", elem_id="own-task")
             with gr.Row(elem_id="own-columns"):

@@ -31,6 +31,7 @@ from lora_lab.ui.grid import (
     QUANTS,
     STARTS,
     costs,
+    default_steps,
     drawn_targets,
     grid_of,
     offered,
@@ -187,7 +188,7 @@ class TrainView(Place):
         for choice in choices:
             choice.input(self.choose, [self.selection, *controls], told, trigger_mode="always_last", **quiet)
         for event in self.own.events():
-            given = event(self.choose, [self.selection, *controls], told, **quiet)
+            given = event(self.choose, [self.selection, *controls], told, trigger_mode="always_last", **quiet)
             given.then(self.show_data, self.selection, of_data, **quiet)
         self.block.click(self.pick_target, self.selection, told, **quiet)
         spectral = [self.selection, self.header, self.spectrum, *flow]
@@ -211,7 +212,7 @@ class TrainView(Place):
         """The selection that the address names, into state and controls."""
         selection = self._offered(Selection.from_query(dict(request.query_params)))
         selection = replace(selection, job=selection.job or self.lab.current_job())
-        steps = _default_steps(selection) if selection.steps is None else selection.steps
+        steps = default_steps(selection) if selection.steps is None else selection.steps
         values = [selection.bench, *own_data.values(selection)]
         grid = [list(selection.methods), list(selection.r), selection.alpha, list(selection.seeds), selection.lr, steps]
         rarer = [list(selection.init), selection.base_quant, selection.optim, selection.dropout, selection.tokens]
@@ -222,13 +223,13 @@ class TrainView(Place):
         job = self.lab.jobs.get(selection.job)
         kept = selection.job if job and not job.ended else ""  # a sweep under way stays in sight, and can be stopped
         selection = replace(selection, bench=bench, lr=None, steps=None, job=kept, matrix="")
-        return [selection, None, _default_steps(selection), gr.Plot(visible=False), ""]
+        return [selection, None, default_steps(selection), gr.Plot(visible=False), ""]
 
     def choose(self, selection: Selection, *values: Any) -> list[Any]:
         """Any other control moved."""
         own, chosen = values[1 : 1 + own_data.CONTROLS], values[1 + own_data.CONTROLS :]
         methods, ranks, alpha, seeds, lr, steps, init, quant, optim, dropout, tokens = chosen
-        default_steps = _default_steps(selection)
+        shown_steps = default_steps(selection)
         selection = replace(
             own_data.chosen(selection, own),
             bench=values[0],
@@ -237,7 +238,7 @@ class TrainView(Place):
             alpha=alpha,
             seeds=tuple(sorted(seeds)),
             lr=lr,
-            steps=None if steps == default_steps else steps,
+            steps=None if steps == shown_steps else steps,
             init=tuple(name for name in STARTS if name in init) or Selection.init,
             base_quant=quant,
             optim=optim or Selection.optim,
@@ -298,7 +299,7 @@ class TrainView(Place):
     def show_data(self, selection: Selection) -> list[Any]:
         """What there is to know of data that are text: before anything is trained, and not at every click."""
         own = selection.is_own and selection.steps is None
-        steps = gr.Number(value=_default_steps(selection)) if own else gr.skip()
+        steps = gr.Number(value=default_steps(selection)) if own else gr.skip()
         return [*own_data.shown(selection), steps, *data_card.shown(self.lab, selection)]
 
     @user_errors_streaming
@@ -400,11 +401,3 @@ class TrainView(Place):
         except LabError as err:
             return (), html.say(str(err), kind="error")
         return specs, html.say(plan_sentence(specs, self.lab.store.complete_ids()))
-
-
-def _default_steps(selection: Selection) -> int:
-    """What stands for no choice: the bench's own; of a base and data that are still to be named, as many as any."""
-    try:
-        return find_bench(selection.bench_name, selection.data_spec).defaults.steps
-    except LabError:
-        return 200

@@ -197,6 +197,7 @@ def test_own_base_without_network_is_one_sentence(open_page: Callable[..., Page]
     page = open_train(open_page)
     page.locator("#bench label", has_text="yours").click()
     page.get_by_label("Base: a folder or a Hub id").fill(str(tmp_path))
+    page.get_by_label("Base: a folder or a Hub id").press("Enter")
     page.locator('input[type="file"]').set_input_files(data)
     expect(page.locator(".lab-aside")).to_contain_text("config.json", timeout=10_000)
 
