@@ -62,3 +62,34 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> "object":
+    """A tiny Llama with a word-level tokenizer in a folder, and prompts with completions in a file: `base` and `data`."""
+    import json
+    from types import SimpleNamespace
+
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    import lora_lab as ll
+
+    folder = tmp_path_factory.mktemp("writer")
+    words = ["[PAD]", "[UNK]", "[END]", "name", "says", *(f"word{i}" for i in range(25))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[END]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+    size |= {"vocab_size": len(words), "max_position_embeddings": 128, "eos_token_id": 2, "bos_token_id": 2, "pad_token_id": 0}
+    config = LlamaConfig(attention_bias=True, **size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    told = [" ".join(f"word{(i * (k + 2) + k) % 25}" for k in range(7)) for i in range(40)]
+    rows = [{"prompt": f"name word{i % 25} says", "completion": f" {text}"} for i, text in enumerate(told)]
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SimpleNamespace(base=str(folder), data=ll.DataSpec(path=str(file)))

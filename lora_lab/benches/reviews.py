@@ -46,6 +46,9 @@ class ReviewsBench(Bench):
         fresh = [tuple(row) not in seen for row in split.columns["input_ids"].tolist()]  # some sentences come twice
         return Splits(split.take(rows[torch.tensor(fresh)]), *halved(held_out))
 
+    def label_names(self) -> tuple[str, ...]:
+        return "negative", "positive"
+
     def retention(self) -> Retention:
         """MiniLM gives sentences their embeddings: how far those of 200 held-out sentences move."""
         test = self.splits().test

@@ -54,7 +54,7 @@ def tokenised(folder: Path, rows: Sequence[Labelled], task: Task) -> Split:
         texts.append([row.pair or "" for row in rows])
     encoded = tokenizer_of(folder)(*texts, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
     columns = {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
-    return Split({**columns, "labels": torch.tensor([row.label for row in rows])}, task)
+    return Split({**columns, "labels": torch.tensor([row.label for row in rows])}, task, tuple(rows))
 
 
 def language_model(folder: Path, *, meta: bool = False) -> PreTrainedModel:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.generation import BaseStreamer
 
 from lora_lab.benches.examples import Completion
 from lora_lab.benches.quiet import quiet_transformers
@@ -83,9 +84,17 @@ def prompt_ids(split: "Split", row: int) -> list[int]:
 
 
 def generate(
-    model: nn.Module, prompts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, max_new_tokens: int
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    *,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
-    """Greedy answers to prompts of token ids, padded on the left for it; without the prompts."""
+    """Greedy answers to prompts of token ids, padded on the left for it; without the prompts.
+
+    A streamer is handed the prompts, and then every token as it is written.
+    """
     device, longest = next(model.parameters()).device, max(len(prompt) for prompt in prompts)
     pad: Any = tokenizer.pad_token_id
     ids = torch.tensor([[*[pad] * (longest - len(p)), *p] for p in prompts], device=device)
@@ -97,6 +106,7 @@ def generate(
         do_sample=False,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
+        streamer=streamer,
     )
     # a method of virtual tokens may hand back the answer alone, or with the prompt before it
     start = longest if written.shape[1] > max_new_tokens or torch.equal(written[:, :longest], ids) else 0

@@ -1,23 +1,40 @@
-"""Running what was trained: merging an adapter into its base, and several adapters on one base, switched by name."""
+"""Running what was trained: merging an adapter into its base, several on one base, one prompt answered by many side by side."""
 
+from lora_lab.inference.answering import Judged, Said, judge, latest, stream_answers
 from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
+from lora_lab.inference.live_models import BASE, Answerer, LiveModels, base_quant
 from lora_lab.inference.merging import Merge, merge, unload_merged
 from lora_lab.inference.open_run import open_run
+from lora_lab.inference.questions import Question, answer_kind, inputs_of, question_of, written_prompt
 from lora_lab.inference.report import MergeReport, export_merged, merge_report
 from lora_lab.inference.rule import chain_rule_of
 from lora_lab.inference.shelf import AdapterShelf
 
 __all__ = [
+    "BASE",
     "AdapterShelf",
+    "Answerer",
+    "Judged",
+    "LiveModels",
     "Merge",
     "MergeCost",
     "MergeReport",
+    "Question",
+    "Said",
+    "answer_kind",
+    "base_quant",
     "chain_rule_of",
     "export_merged",
+    "inputs_of",
+    "judge",
+    "latest",
     "merge",
     "merge_costs",
     "merge_report",
     "on_unquantized",
     "open_run",
+    "question_of",
+    "stream_answers",
     "unload_merged",
+    "written_prompt",
 ]
