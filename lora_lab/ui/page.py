@@ -10,6 +10,7 @@ from lora_lab.ui.budget import BudgetView
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.look import LookView
 from lora_lab.ui.train import TrainView
+from lora_lab.ui.try_it import TryView
 from lora_lab.ui.zero import runs_inline
 
 _CSS = Path(__file__).with_name("style.css")
@@ -25,6 +26,8 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     lab = lab or Lab.from_environment()
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
         TrainView(lab).build(page)
+    with page.route("Try it", "/try"):
+        TryView(lab).build(page)
     with page.route("Budget", "/budget"):
         BudgetView(lab).build(page)
     with page.route("Look", "/look"):
