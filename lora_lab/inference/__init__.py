@@ -5,7 +5,7 @@ from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
 from lora_lab.inference.live_models import BASE, Answerer, LiveModels, base_quant
 from lora_lab.inference.merging import Merge, merge, unload_merged
 from lora_lab.inference.open_run import open_run
-from lora_lab.inference.questions import Question, answer_kind, inputs_of, question_of, written_prompt
+from lora_lab.inference.questions import Question, answer_kind, inputs_of, question_of, test_split, written_prompt
 from lora_lab.inference.report import MergeReport, export_merged, merge_report
 from lora_lab.inference.rule import chain_rule_of
 from lora_lab.inference.shelf import AdapterShelf
@@ -35,6 +35,7 @@ __all__ = [
     "open_run",
     "question_of",
     "stream_answers",
+    "test_split",
     "unload_merged",
     "written_prompt",
 ]

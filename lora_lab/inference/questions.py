@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from torch import Tensor
@@ -42,9 +43,15 @@ class Question:
         return (self.row + 1) % self.rows
 
 
+@lru_cache(maxsize=4)
+def test_split(bench: Bench) -> Split:
+    """The bench's test split, read once: a page asks for it at every click."""
+    return bench.splits().test
+
+
 def answer_kind(bench: Bench) -> AnswerKind:
     """Whether the bench's answers are written, are a share for every label, or a number."""
-    task = bench.splits().test.task
+    task = test_split(bench).task
     if isinstance(task, Writing):
         return "text"
     return "number" if isinstance(task, Regression) else "labels"
@@ -57,7 +64,7 @@ def question_of(bench: Bench, row: int) -> Question:
         DataError: the split has no such row.
         LabError: its data or its base cannot be had.
     """
-    split = bench.splits().test
+    split = test_split(bench)
     if not 0 <= row < len(split):
         raise DataError(out_of_range("example", "the test split", f"a whole number in 0..{len(split) - 1}", row))
     if not split.examples:
@@ -85,7 +92,7 @@ def written_prompt(bench: Bench, text: str, question: Question | None = None) ->
     Raises:
         DataError: there is no text.
     """
-    task = bench.splits().test.task
+    task = test_split(bench).task
     if not isinstance(task, Writing):
         raise DataError(f"A prompt goes to a bench that writes. Got {bench.title}.")
     example = question.example if question is not None and question.text == text else None
@@ -104,7 +111,7 @@ def inputs_of(bench: Bench, question: Question, text: str) -> Mapping[str, Tenso
     Raises:
         DataError: there is no text.
     """
-    split = bench.splits().test
+    split = test_split(bench)
     one = _image(split, question.row) if question.pixels else _typed(bench, split, text)
     return {name: column for name, column in one.columns.items() if name != "labels"}
 

@@ -7,7 +7,6 @@ from html import escape
 from lora_lab.benches.examples import Cell, Completion
 from lora_lab.benches.sqlite import check_query
 from lora_lab.inference import Judged, Question, Said
-from lora_lab.plots import PALETTE
 from lora_lab.ui.html import question as heading
 from lora_lab.units import percent
 
@@ -26,15 +25,28 @@ class Column:
 
 
 def asked(question: Question, label_names: Sequence[str]) -> str:
-    """The example: its picture or its table, and what is right."""
-    title = heading(
-        "What is right?", f"example {question.row} of 0 to {question.rows - 1} of the test split, which nothing trains on"
-    )
+    """What is right, and the table that a query is run on."""
+    known = f"test example {question.row} (they are 0 to {question.rows - 1}); no run was trained on it"
+    title = heading("What is right?", known)
     if question.example is None:
         named = label_names[int(question.label or 0)] if label_names else f"{question.label:g}"
-        body = f"{_picture(question.pixels)}<div>It is <b>{escape(named)}</b>.</div>"
-        return f'{title}<div class="lab-asked">{body}</div>'
+        return f'{title}<div class="lab-known">It is <b>{escape(named)}</b>.</div>'
     return title + _completion(question.example)
+
+
+def picture(question: Question) -> str:
+    """The image, a square a pixel, white where it is 1; nothing where text is asked."""
+    pixels = question.pixels
+    if not pixels:
+        return ""
+    squares = "".join(
+        f'<rect x="{x * _PIXEL}" y="{y * _PIXEL}" width="{_PIXEL}" height="{_PIXEL}" fill="rgb({g},{g},{g})"/>'
+        for y, row in enumerate(pixels)
+        for x, g in enumerate(round(255 * grey) for grey in row)
+    )
+    w, h = len(pixels[0]) * _PIXEL, len(pixels) * _PIXEL
+    size = f'viewBox="0 0 {w} {h}" width="{w}" height="{h}"'
+    return f'<svg class="lab-pixels" {size} role="img" aria-label="the test image" shape-rendering="crispEdges">{squares}</svg>'
 
 
 def columns(shown: Sequence[Column], answers: Answers, question: Question | None, names: Sequence[str], *, note: str = "") -> str:
@@ -60,10 +72,8 @@ def _card(column: Column, said: Said | Judged | None, question: Question | None,
         body = _written(said, question, state, note)
     swatch = f'<i class="lab-swatch" style="background:{column.colour}"></i>'
     head = f'<div class="lab-who">{swatch}<b>{escape(column.label)}</b> <small>{escape(column.about)}</small></div>'
-    edge = f"border-top-color:{column.colour}"
-    return (
-        f'<div class="lab-card lab-answer" style="{edge}" data-who="{escape(column.who)}" data-state="{state}">{head}{body}</div>'
-    )
+    marks = f'style="--who:{column.colour}" data-who="{escape(column.who)}" data-state="{state}"'
+    return f'<div class="lab-card lab-answer" {marks}>{head}{body}</div>'
 
 
 def _written(said: Said, question: Question | None, state: str, note: str) -> str:
@@ -80,7 +90,8 @@ def _checked(text: str, example: Completion) -> str:
     """What the answer's first query finds in the table."""
     ran = check_query(text, example)
     verdict = '<b class="yes">✓ the right answer</b>' if ran.is_right else '<b class="no">✗ not the right answer</b>'
-    found = "It is no query that can be run." if ran.rows is None else f"It finds {_rows(ran.rows)}"
+    subject = "It" if ran.query == text.strip() else f"<code>{escape(ran.query)}</code>"
+    found = f"{subject} is no query that can be run." if ran.rows is None else f"{subject} finds {_rows(ran.rows)}"
     return f'<div class="lab-found">{verdict}<div>{found}</div></div>'
 
 
@@ -120,20 +131,6 @@ def _bar(name: str, share: float, *, is_right: bool, is_first: bool) -> str:
     )
 
 
-def _picture(pixels: Sequence[Sequence[float]]) -> str:
-    """The image, a square a pixel, white where it is 1."""
-    if not pixels:
-        return ""
-    squares = "".join(
-        f'<rect x="{x * _PIXEL}" y="{y * _PIXEL}" width="{_PIXEL}" height="{_PIXEL}" fill="rgb({g},{g},{g})"/>'
-        for y, row in enumerate(pixels)
-        for x, g in enumerate(round(255 * grey) for grey in row)
-    )
-    w, h = len(pixels[0]) * _PIXEL, len(pixels) * _PIXEL
-    size = f'viewBox="0 0 {w} {h}" width="{w}" height="{h}"'
-    return f'<svg class="lab-pixels" {size} role="img" aria-label="the test image" shape-rendering="crispEdges">{squares}</svg>'
-
-
 def _completion(example: Completion) -> str:
     others = [text for text in example.references if text.strip() != example.completion.strip()][:2]
     also = "".join(f'<div class="lab-s">or: {escape(text.strip())}</div>' for text in others)
@@ -150,6 +147,3 @@ def _table(example: Completion) -> str:
     rows = f'<table class="lab-table" id="asked-table"><tr>{head}</tr>{body}</table>'
     title = f"It finds {_rows(found)} in the table {escape(table.name)}, whose rows no model sees:"
     return f'<div class="lab-found">{title}</div><div class="lab-wide">{rows}</div>'
-
-
-BASE_COLOUR = PALETTE["W0"]

@@ -31,9 +31,9 @@ def served(lab: Lab) -> Iterator[gr.Blocks]:
 
 def test_config_names_the_places_and_the_public_events(served: gr.Blocks) -> None:
     config = served.get_config_file()
-    assert [name for name, *_ in config["pages"]] == ["", "budget", "look"]
+    assert [name for name, *_ in config["pages"]] == ["", "try", "budget", "look"]
     public = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"}
-    assert public == {"start", "stop", "trace", "reach", "merge"}
+    assert public == {"start", "stop", "trace", "reach", "merge", "ask"}
 
 
 def test_start_and_stop_from_a_client(served: gr.Blocks, lab: Lab) -> None:
