@@ -78,7 +78,8 @@ class TryView(Place):
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(self.restore, None, told, **quiet)
         self.bench.input(self.choose_bench, [self.bench, self.selection], told, **quiet)
-        self.asked.input(self.choose_runs, [self.asked, self.selection], [*head, *answers], **quiet)
+        # not `input`: the cross that clears a dropdown sends none
+        self.asked.change(self.choose_runs, [self.asked, self.selection], [*head, *answers], trigger_mode="always_last", **quiet)
         self.another.click(self.another_example, self.selection, [*head, *example, *answers], **quiet)
         numbered = [self.image.submit, self.image.blur]
         for event in numbered:
@@ -108,7 +109,9 @@ class TryView(Place):
 
     @user_errors
     def choose_runs(self, asked: list[str], selection: Selection) -> list[Any]:
-        """Others beside the base, or nobody."""
+        """Others beside the base, or nobody; nothing where the page itself set them."""
+        if [run.run_id for run in self._scene(selection).chosen] == asked:
+            return [gr.skip()] * 4
         selection = replace(selection, asked=tuple(asked) or (BASE,))
         return [selection, self.header_of(selection), *self._scene(selection).cards({}, note=_ASK_FIRST)]
 

@@ -88,6 +88,12 @@ def test_nobody_beside_the_base_is_a_choice_that_the_address_holds(lab: Lab) -> 
     assert view(lab).show(selection)[ASKED].value == []
 
 
+def test_runs_that_the_page_itself_chose_leave_answers_and_address_alone(lab: Lab) -> None:
+    place = view(lab)
+    unchanged = place.choose_runs(place.show(Selection())[ASKED].value, Selection())
+    assert unchanged == [gr.skip()] * len(unchanged)
+
+
 def test_a_page_that_names_no_bench_shows_the_newest_run_s(tmp_path: Path) -> None:
     run = ll.train("digits:inverted", ll.LoraSpec(r=1), steps=0, runs=tmp_path)
     place = view(Lab(ll.RunStore(tmp_path)))
