@@ -5,7 +5,7 @@ import fcntl
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,3 +104,43 @@ def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **size, **tokens)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(make_writer: Callable[..., object]) -> object:
+    """A tiny Llama with a word-level tokenizer in a folder, and prompts with completions in a file: `base` and `data`."""
+    return make_writer(layers=2)
+
+
+@pytest.fixture(scope="session")
+def make_writer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., object]:
+    """`tiny_llama` of so many layers: the more, the slower it writes."""
+    import json
+    from types import SimpleNamespace
+
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    import lora_lab as ll
+
+    def make(*, layers: int) -> SimpleNamespace:
+        folder = tmp_path_factory.mktemp("writer")
+        words = ["[PAD]", "[UNK]", "[END]", "name", "says", *(f"word{i}" for i in range(25))]
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[END]"}
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+        size = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+        tokens = {"vocab_size": len(words), "max_position_embeddings": 128, "eos_token_id": 2, "bos_token_id": 2, "pad_token_id": 0}
+        config = LlamaConfig(attention_bias=True, num_hidden_layers=layers, **size, **tokens)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            LlamaForCausalLM(config).save_pretrained(folder)
+        told = [" ".join(f"word{(i * (k + 2) + k) % 25}" for k in range(7)) for i in range(40)]
+        rows = [{"prompt": f"name word{i % 25} says", "completion": f" {text}"} for i, text in enumerate(told)]
+        file = folder / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return SimpleNamespace(base=str(folder), data=ll.DataSpec(path=str(file)))
+
+    return make

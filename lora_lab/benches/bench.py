@@ -36,7 +36,7 @@ class Defaults:
 class Split:
     """Examples as columns of tensors, one row an example, named as the model's forward names them; and what is asked of them.
 
-    `examples` are the rows as people read them, where the metric needs them.
+    `examples` are the rows as people read them, where they are text.
     """
 
     columns: Mapping[str, Tensor]
@@ -134,6 +134,10 @@ class Bench(ABC):
     def retention(self) -> Retention | None:
         """What the base could before; None where nobody says."""
         return None
+
+    def label_names(self) -> tuple[str, ...]:
+        """What people call the labels, in their order; empty where there are none."""
+        return ()
 
     def note(self) -> str:
         """What there is to know of the base's weights, one sentence; empty where they are the published ones."""

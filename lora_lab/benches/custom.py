@@ -74,6 +74,9 @@ class CustomClassifier(CustomBench):
         parts: Sequence[Any] = (data.train, data.validation, data.test)
         return Splits(*(tokenised(self.base_folder(), part, task) for part in parts))
 
+    def label_names(self) -> tuple[str, ...]:
+        return self.text_data().label_names
+
 
 class CustomWriter(CustomBench):
     """A language model that learns to complete prompts, or plain text; nothing but the method is trained."""

@@ -93,6 +93,9 @@ class DigitsBench(Bench):
         training, held_out = split(VARIANTS[self.name][0])
         return Splits(training, *halved(held_out))
 
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(map(str, range(10)))
+
     def retention(self) -> Retention:
         """The upright digits, of which the test split shows the changed ones."""
         return Retention("accuracy", halved(split()[1])[1])

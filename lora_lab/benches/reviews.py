@@ -49,6 +49,9 @@ class ReviewsBench(Bench):
         held_out = split.take(torch.arange(len(split))[-HELD_OUT:])
         return Splits(split.take(torch.tensor(fresh)), *halved(held_out))
 
+    def label_names(self) -> tuple[str, ...]:
+        return "negative", "positive"
+
     def retention(self) -> Retention:
         """MiniLM gives sentences their embeddings: how far those of 200 held-out sentences move."""
         test = self.splits().test

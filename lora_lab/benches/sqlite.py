@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from statistics import fmean
 
 from lora_lab.benches.examples import Cell, Completion, Table
@@ -18,6 +19,15 @@ _MAX_BYTES = 10_000  # of one string or blob, so that no query fills the memory 
 _TOLERANCE = 1e-6  # relative; sums in another order differ in the last bits
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 _FIRST_QUERY = re.compile(r"""(?:'[^'\n]*'|"[^"\n]*"|[^;\n])*""")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A query as it was run: the rows that it found, None where it is none that may be run; and whether they are the right ones."""
+
+    query: str
+    rows: tuple[tuple[Cell | bytes, ...], ...] | None
+    is_right: bool
 
 
 @contextmanager
@@ -92,6 +102,20 @@ def first_query(generated: str) -> str:
     return match[0].rstrip() if match else ""
 
 
+def check_query(generated: str, example: Completion) -> Ran:
+    """Run what a model wrote, cut to its first query, on the example's table, and its answer against the right one.
+
+    Raises:
+        DataError: the example has no table, or one that SQLite cannot hold.
+    """
+    if example.table is None:
+        raise DataError(f"An example whose queries are run must have a table. This one has none: {example.prompt!r}.")
+    query = first_query(generated)
+    with opened(example.table) as run:
+        rows, right = run(query), run(example.completion)
+    return Ran(query, None if rows is None else tuple(rows), same_answer(rows, right))
+
+
 def execution_accuracy(queries: Sequence[str], examples: Sequence[Completion]) -> float:
     """The share of generated queries, each cut to its first, whose answer is that of the example's own query.
 
@@ -100,14 +124,7 @@ def execution_accuracy(queries: Sequence[str], examples: Sequence[Completion]) -
     """
     if not examples or len(queries) != len(examples):
         raise DataError(f"Queries and examples must be as many, and at least one. Got {len(queries)} and {len(examples)}.")
-    return fmean(map(_is_right, queries, examples))
-
-
-def _is_right(query: str, example: Completion) -> bool:
-    if example.table is None:
-        raise DataError(f"An example whose queries are run must have a table. This one has none: {example.prompt!r}.")
-    with opened(example.table) as run:
-        return same_answer(run(first_query(query)), run(example.completion))
+    return fmean(check_query(query, example).is_right for query, example in zip(queries, examples, strict=True))
 
 
 def _fill(connection: sqlite3.Connection, table: Table) -> None:

@@ -51,7 +51,7 @@ def tokenised(folder: Path, rows: Sequence[Labelled], task: Task) -> Split:
     """Texts, or pairs of them, as token ids, at most 128 of them, padded to the longest."""
     encoded = tokenizer_of(folder)(*_texts(rows), truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
     columns = {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
-    return Split({**columns, "labels": torch.tensor([row.label for row in rows])}, task)
+    return Split({**columns, "labels": torch.tensor([row.label for row in rows])}, task, tuple(rows))
 
 
 def _texts(rows: Sequence[Labelled]) -> list[list[str]]:

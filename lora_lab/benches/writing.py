@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.generation import BaseStreamer
 
 from lora_lab.benches.echo import nearest_answers
 from lora_lab.benches.examples import Completion
@@ -122,9 +123,17 @@ def prompt_ids(split: "Split", row: int) -> list[int]:
 
 
 def generate(
-    model: nn.Module, prompts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, max_new_tokens: int
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    *,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
-    """Greedy answers to prompts of token ids, padded on the left for it; without the prompts."""
+    """Greedy answers to prompts of token ids, padded on the left for it; without the prompts.
+
+    A streamer is handed the prompts, and then every token as it is written.
+    """
     device, longest = next(model.parameters()).device, max(len(prompt) for prompt in prompts)
     pad: Any = tokenizer.pad_token_id
     ids = torch.tensor([[*[pad] * (longest - len(p)), *p] for p in prompts], device=device)
@@ -133,7 +142,7 @@ def generate(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Position ids are not supported")  # see `_ignores_positions`
         written: Any = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, **ends
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, streamer=streamer, **ends
         )
     found: list[list[int]] = written[:, longest:].tolist()
     return found

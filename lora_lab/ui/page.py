@@ -12,6 +12,7 @@ from lora_lab.ui.latency import LatencyView
 from lora_lab.ui.look import LookView
 from lora_lab.ui.methods import MethodsView
 from lora_lab.ui.train import TrainView
+from lora_lab.ui.try_it import TryView
 from lora_lab.ui.zero import runs_inline
 
 _CSS = Path(__file__).with_name("style.css")
@@ -27,14 +28,16 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     lab = lab or Lab.from_environment()
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
         TrainView(lab).build(page)
-    with page.route("Budget", "/budget"):
-        BudgetView(lab).build(page)
     with page.route("Methods", "/methods"):
         MethodsView(lab).build(page)
-    with page.route("Look", "/look"):
-        LookView(lab).build(page)
     with page.route("Latency", "/latency"):
         LatencyView(lab).build(page)
+    with page.route("Try it", "/try"):
+        TryView(lab).build(page)
+    with page.route("Budget", "/budget"):
+        BudgetView(lab).build(page)
+    with page.route("Look", "/look"):
+        LookView(lab).build(page)
     return page
 
 

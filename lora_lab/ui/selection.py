@@ -43,6 +43,8 @@ class Selection:
     matrix: str = ""
     side: str = "in"
     of: str = "delta"
+    asked: tuple[str, ...] = ()
+    example: int = 0
     model: str = "Llama-3.2-3B"
     method: str = "lora"
     rank: int = 8
