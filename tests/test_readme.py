@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,52 @@ def test_a_base_of_your_own_works(
     filled = [{"path/or/hub-id": str(tiny_base), "mine.csv": str(data)}.get(word, word) for word in words]
     assert main([*filled, "--steps", "3", "--runs", str(tmp_path / "runs"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["status"] == "finished"
+
+
+def test_data_of_your_own_are_looked_at_first(
+    readme_commands: list[list[str]], tiny_writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "mine.jsonl"
+    rows = [{"prompt": f"say word{i % 7}", "completion": "it is good"} for i in range(20)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (words,) = [c for c in readme_commands if c[0] == "preview"]
+    filled = [{"path/or/language-model": str(tiny_writer), "mine.jsonl": str(data)}.get(word, word) for word in words]
+    assert main([*filled, "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["train_rows"], seen["validation_rows"], seen["test_rows"]) == (16, 2, 2)
+    assert sum(seen["bin_counts"]) == 16
+
+
+@pytest.mark.slow
+def test_latency_is_measured(readme_commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    (words,) = [c for c in readme_commands if c[0] == "latency"]
+    assert main([*words[:-1], "8", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert {variant["name"] for variant in measured["shapes"][0]["variants"]} >= {"base", "merged", "lora"}
+
+
+@pytest.mark.slow
+def test_a_language_model_is_trained(
+    readme_commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its steps and the rows that it writes are fewer here: whole it takes minutes."""
+    from lora_lab.benches import language
+
+    small = {
+        name: replace(recipe, validation_rows=6, test_rows=6, scored_rows=6, max_new_tokens=24)
+        for name, recipe in language.RECIPES.items()
+    }
+    monkeypatch.setattr(language, "RECIPES", small)
+    for cached in (language._text_data, language._splits):
+        cached.cache_clear()
+    (words,) = [c for c in readme_commands if c[:3] == ["train", "--bench", "e2e"]]
+    assert main([*words[:-1], "6", "--runs", str(tmp_path), "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert run["metrics"]["loss"] < 0.9 * run["metrics"]["base_loss"]
+    assert run["metrics"]["metric"] == "bleu"
+    assert run["metrics"]["forgetting"]["kept"] == "loss"
+    for cached in (language._text_data, language._splits):
+        cached.cache_clear()
 
 
 def printed(snippet: str, repository: Path, folder: Path) -> str:

@@ -1,6 +1,8 @@
 """The benches that write: what they train on, and what the frozen base makes of it. SmolLM2 itself, from the Hub or the package."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 import lora_lab as ll
 from lora_lab.adapters import load_adapter
 from lora_lab.assets import cache_dir
-from lora_lab.benches import find_bench, smollm
+from lora_lab.benches import find_bench, language, smollm
 from lora_lab.benches.language import RECIPES
 from lora_lab.benches.retention import FIXED_TEXT, fixed_text
 from lora_lab.benches.smollm import GGUF, HUB_ID, is_dequantized, smollm_folder
@@ -73,27 +75,32 @@ def test_the_fixed_text_is_read_whole(folder: Path) -> None:
     assert read == FIXED_TEXT.read_text().strip().replace("\n\n", "")
 
 
-def test_a_few_steps_of_lora_lower_the_loss_and_open_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: smollm_recipe(name, rows=8) for name in RECIPES}
-    monkeypatch.setattr("lora_lab.benches.language.RECIPES", few)
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The benches with few rows that are held out: writing takes a while."""
+    few = {n: replace(recipe, validation_rows=8, test_rows=8, scored_rows=8, max_new_tokens=24) for n, recipe in RECIPES.items()}
+    monkeypatch.setattr(language, "RECIPES", few)
+    for cached in (language._text_data, language._splits):
+        cached.cache_clear()
+    yield
+    for cached in (language._text_data, language._splits):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("short")
+def test_a_few_steps_of_lora_lower_the_loss_and_open_again(tmp_path: Path) -> None:
     run = ll.train("e2e", ll.LoraSpec(r=8), steps=8, runs=tmp_path)
     metrics = run.metrics
     assert (metrics["metric"], metrics["trainable_params"]) == ("bleu", 30 * 8 * (576 + 576 + 576 + 192))
     assert metrics["loss"] < 0.85 * metrics["base_loss"]
     assert metrics["forgetting"]["kept"] == "loss"
     assert metrics["step_s"] > 0
+    assert 0 <= metrics["echo_test_bleu"] <= 100
     assert len(load_adapter(run.adapter_dir)) == 60
     opened = ll.open_run(run.spec, run.adapter_dir)
     score = evaluate(opened, find_bench("e2e").splits().test)
     assert score.value == pytest.approx(metrics["test_bleu"])
     assert score.loss == pytest.approx(metrics["test_loss"], rel=1e-4)
-
-
-def smollm_recipe(name: str, *, rows: int) -> object:
-    """The bench's recipe with few held-out rows: writing takes a while."""
-    from dataclasses import replace
-
-    return replace(RECIPES[name], validation_rows=rows, test_rows=rows, scored_rows=rows, max_new_tokens=24)
 
 
 def test_own_data_on_the_lab_s_base_needs_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
