@@ -31,8 +31,8 @@ class Recipe:
 
 
 RECIPES = {
-    "e2e": Recipe(restaurants, max_new_tokens=64, validation_rows=64, test_rows=96, scored_rows=64),
-    "sql": Recipe(table_questions, max_new_tokens=48, validation_rows=64, test_rows=200, scored_rows=100),
+    "e2e": Recipe(restaurants, max_new_tokens=44, validation_rows=64, test_rows=64, scored_rows=48),
+    "sql": Recipe(table_questions, max_new_tokens=36, validation_rows=64, test_rows=100, scored_rows=100),
 }
 
 
