@@ -11,14 +11,7 @@ from lora_lab.benches import BENCH_NAMES, Bench, find_bench
 from lora_lab.benches.digits import VARIANTS
 from lora_lab.errors import LabError
 from lora_lab.geometry import Geometry
-from lora_lab.plots import (
-    curve_lines,
-    loss_curves,
-    reach_caption,
-    reach_curve,
-    row_label,
-    score_curves,
-)
+from lora_lab.plots import curve_lines, loss_curves, reach_caption, reach_curve, row_label, score_curves
 from lora_lab.specs import METHODS, RunSpec, Task, unique
 from lora_lab.sweeps import Job, RunProgress, expand
 from lora_lab.sweeps.limits import check_public
