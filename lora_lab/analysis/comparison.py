@@ -19,7 +19,7 @@ from scipy.special import digamma, polygamma, stdtr, stdtrit
 from lora_lab.analysis.method_records import Comparison, Curve, Difference, MethodRow, MethodTable, Placed
 
 _FEWEST_TO_LEAN_ON = 3  # rows: with fewer, how far variances agree cannot be seen
-_LEAST_SHARE = 1e-5  # of the median variance: what a variance of zero counts as, among others
+_LEAST_SHARE = 0.02  # of the median variance: less is rounding to whole examples, and one such row would undo the prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Prior:
         """A row's variance and its degrees of freedom, once it leans on the others.
 
         It is never taken to be smaller than the row's own seeds show: where spreads differ between methods, shrinking the wide
-        ones told two of 14 equal methods apart in 9 of 100 made-up benches; this way it is 5 or 6.
+        ones told two of 14 equal methods apart in 9 of 100 made-up benches; this way it is 4 to 8.
         """
         if self.df == 0:
             return own, df
