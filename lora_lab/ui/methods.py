@@ -2,7 +2,7 @@
 
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -16,19 +16,17 @@ from lora_lab.benches import BENCH_NAMES, find_bench
 from lora_lab.errors import LabError, SpecError
 from lora_lab.plots.method_captions import methods_caption, plan_caption, refused_note, seeds_note
 from lora_lab.plots.methods import COLUMNS, pareto, rate_curves
-from lora_lab.specs import METHODS, RunSpec
-from lora_lab.sweeps import Job, Run
+from lora_lab.specs import METHODS
+from lora_lab.sweeps import Run
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.method_bench import MethodBenchSpec, MethodPlan, expected_s, method_table, plan_methods
 from lora_lab.sweeps.method_export import csv_of, peft_files, write_text
-from lora_lab.sweeps.runners import Tagged
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors, user_errors_streaming
+from lora_lab.ui.job_place import JobPlace
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.method_html import methods_legend, methods_table
-from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
-from lora_lab.ui.zero import runs_inline, zero_events
 
 SEEDS = (0, 1, 2, 3, 4)
 _TICK_S = 0.8
@@ -36,7 +34,7 @@ _KEPT_PLANS = 20
 _SAVE_JS = "() => setTimeout(() => (document.querySelector('#{0} a') || document.querySelector('#{0}')).click(), 300)"
 
 
-class MethodsView(Place):
+class MethodsView(JobPlace):
     """What to compare on the left, who leads and at what price on the right."""
 
     name, room = "Train", "Methods"
@@ -180,27 +178,7 @@ class MethodsView(Place):
         plan = self._plan(selection)
         if self.lab.public:
             check_public(plan.most_runs())
-        name, job = self.lab.new_job(plan.first_round(), more=plan.wanted)
-        selection = replace(selection, job=name)
-        buttons = [gr.Button(interactive=True), gr.Button(interactive=False)]
-        begun = [selection, self.header_of(selection), gr.Timer(active=True), *buttons]
-        if not runs_inline():
-            job.start()
-            yield begun
-            return
-        yield begun
-        for _ in job.pump(job.rounds(self._on_zero), closes=True):
-            yield [gr.skip()] * len(begun)
-
-    def _on_zero(self, specs: Sequence[RunSpec]) -> Generator[Tagged, None, None]:
-        return zero_events(tuple(specs), str(self.lab.store.root), self.lab.device)
-
-    def halt(self, selection: Selection) -> list[Any]:
-        """Stop, and say at once that it is being done."""
-        job = self._job(selection)
-        if job:
-            job.stop()
-        return [html.job_status(job), gr.Button(interactive=False)]
+        yield from self.start_job(selection, *self.lab.new_job(plan.first_round(), more=plan.wanted))
 
     def watch(self, selection: Selection, seen: str) -> list[Any]:
         """The answers as they are now; nothing is sent where nothing changed, and no table before another run is complete."""
@@ -266,9 +244,6 @@ class MethodsView(Place):
             pay=selection.pay if selection.pay in COLUMNS else default.pay,
             get=selection.get if selection.get in COLUMNS else default.get,
         )
-
-    def _job(self, selection: Selection) -> Job | None:
-        return self.lab.jobs.get(selection.job)
 
     def _runs(self, selection: Selection) -> list[Run]:
         return self.lab.visible_runs(selection.job)

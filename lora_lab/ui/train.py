@@ -13,7 +13,7 @@ from lora_lab.errors import LabError
 from lora_lab.geometry import Geometry
 from lora_lab.plots import curve_lines, loss_curves, reach_caption, reach_curve, row_label, score_curves
 from lora_lab.specs import METHODS, RunSpec, Task, unique
-from lora_lab.sweeps import Job, RunProgress, expand
+from lora_lab.sweeps import RunProgress, expand
 from lora_lab.sweeps.limits import check_public
 from lora_lab.sweeps.summary import rank_table
 from lora_lab.ui import data_card, html, own_data
@@ -31,8 +31,9 @@ from lora_lab.ui.grid import (
     plan_sentence,
     targets_note,
 )
+from lora_lab.ui.job_place import JobPlace
 from lora_lab.ui.own_data import OwnData
-from lora_lab.ui.place import MEASURES, Place
+from lora_lab.ui.place import MEASURES
 from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.ui.train_cards import (
     controls,
@@ -46,7 +47,6 @@ from lora_lab.ui.train_cards import (
     shape_label,
     square_and_rectangle,
 )
-from lora_lab.ui.zero import runs_inline, zero_events
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SEEDS = (0, 1, 2, 3)
@@ -54,7 +54,7 @@ _TICK_S = 0.6
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 
 
-class TrainView(Place):
+class TrainView(JobPlace):
     """Which grid to train on the left, how it learns on the right."""
 
     name, room = "Train", "Sweep"
@@ -302,27 +302,7 @@ class TrainView(Place):
         specs = self._specs(bench, self.lab.geometry(bench), selection)
         if self.lab.public:
             check_public(specs)
-        name, job = self.lab.new_job(specs)
-        selection = replace(selection, job=name)
-        buttons = [gr.Button(interactive=True), gr.Button(interactive=False)]
-        begun = [selection, self.header_of(selection), gr.Timer(active=True), *buttons]
-        yield from self._drive(job, begun)
-
-    def _drive(self, job: Job, begun: list[Any]) -> Iterator[list[Any]]:
-        if not runs_inline():
-            job.start()
-            yield begun
-            return
-        yield begun
-        for _ in job.pump(zero_events(job.specs, str(self.lab.store.root), self.lab.device), closes=True):
-            yield [gr.skip()] * len(begun)
-
-    def halt(self, selection: Selection) -> list[Any]:
-        """Stop, and say at once that it is being done."""
-        job = self._job(selection)
-        if job:
-            job.stop()
-        return [html.job_status(job), gr.Button(interactive=False)]
+        yield from self.start_job(selection, *self.lab.new_job(specs))
 
     def watch(self, selection: Selection, seen: str) -> list[Any]:
         """The answers as they are now; nothing is sent where nothing changed."""
@@ -367,9 +347,6 @@ class TrainView(Place):
             alpha=selection.alpha if selection.alpha in [value for _, value in ALPHAS] else default.alpha,
             seeds=tuple(seed for seed in selection.seeds if seed in SEEDS),
         )
-
-    def _job(self, selection: Selection) -> Job | None:
-        return self.lab.jobs.get(selection.job)
 
     def _runs(self, selection: Selection) -> list[RunProgress]:
         """The job's runs; without a job, the runs of this bench that the store has."""

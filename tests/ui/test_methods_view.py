@@ -15,6 +15,7 @@ from lora_lab.errors import SpecError
 from lora_lab.plots.method_captions import methods_caption
 from lora_lab.specs import METHODS
 from lora_lab.sweeps import RunStore
+from lora_lab.ui import job_place
 from lora_lab.ui import methods as view
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.page import build
@@ -31,7 +32,7 @@ def lab(tmp_path: Path) -> Lab:
 @pytest.fixture
 def trained(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[view.MethodsView, Selection]:
     """A small bench that was started on the page and has ended."""
-    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    monkeypatch.setattr(job_place, "runs_inline", lambda: True)
     methods_view = view.MethodsView(lab)
     outputs = list(methods_view.begin(SMALL))
     return methods_view, outputs[0][0]

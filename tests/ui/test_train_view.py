@@ -18,6 +18,7 @@ from lora_lab.budget import method_params
 from lora_lab.inference import chain_rule_of
 from lora_lab.specs import METHODS, MethodSpec
 from lora_lab.sweeps import RunMemory, RunStore, memory_of, sweep_events
+from lora_lab.ui import job_place
 from lora_lab.ui import train as view
 from lora_lab.ui.grid import targets_note
 from lora_lab.ui.lab import Lab
@@ -56,7 +57,7 @@ def test_in_public_a_sweep_is_bounded(lab: Lab) -> None:
 
 
 def test_on_zerogpu_the_handler_drives_the_same_sweep_inline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    monkeypatch.setattr(job_place, "runs_inline", lambda: True)
     outputs = list(view.TrainView(lab).begin(SMALL))
     (job,) = lab.jobs.values()
     assert len(outputs) > 12  # it yields all the way, so that ZeroGPU sees a stop soon
@@ -67,7 +68,7 @@ def test_on_zerogpu_the_handler_drives_the_same_sweep_inline(lab: Lab, monkeypat
 def test_the_table_of_runs_tells_each_ones_memory_by_formula_and_nothing_that_was_not_measured(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    monkeypatch.setattr(job_place, "runs_inline", lambda: True)
     train_view = view.TrainView(lab)
     outputs = list(train_view.begin(SMALL))
     selection = outputs[0][0]
@@ -94,7 +95,7 @@ def test_memory_in_words_leaves_out_what_is_missing(memory: RunMemory, text: str
 
 
 def test_on_zerogpu_stop_keeps_what_was_learned(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    monkeypatch.setattr(job_place, "runs_inline", lambda: True)
     train_view = view.TrainView(lab)
     stream = train_view.begin(SMALL)
     selection = next(stream)[0]
@@ -244,7 +245,7 @@ def test_the_address_offers_no_method_that_there_is_not(lab: Lab) -> None:
 
 
 def test_runs_without_factors_have_no_gradient_plot_and_one_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    monkeypatch.setattr(job_place, "runs_inline", lambda: True)
     train_view = view.TrainView(lab)
     outputs = list(train_view.begin(Selection(methods=("bitfit",), seeds=(0,), steps=3)))
     flowing, plot, says, card, rule = train_view.watch(outputs[0][0], "")[8:13]
@@ -254,7 +255,7 @@ def test_runs_without_factors_have_no_gradient_plot_and_one_sentence(lab: Lab, m
 
 
 def test_the_run_in_front_tells_its_gradients_and_its_chain_rule(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "runs_inline", lambda: True)
+    monkeypatch.setattr(job_place, "runs_inline", lambda: True)
     train_view = view.TrainView(lab)
     outputs = list(train_view.begin(Selection(methods=("dora", "lora"), r=(2,), seeds=(0,), steps=4)))
     flowing, plot, says, card, rule = train_view.watch(outputs[0][0], "")[8:13]
