@@ -15,22 +15,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave t
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes (`-n`): a file is one's own, for its fixtures' sake, but for the cells of the support matrix."""
-    for item in items:
-        if item.path.name != "test_support.py":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    """The longest file first, so that of several processes (`-n`) none waits for the one that has it."""
+    items.sort(key=lambda item: item.path.name != "test_support.py")
 
 
-_LOCK = Path(tempfile.gettempdir()) / f"lora-lab-tests-{os.getuid()}.lock"
+def _lock(name: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"lora-lab-tests-{os.getuid()}-{name}.lock"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
-    """A test marked `timed` waits for those of other processes to end, and they wait for it."""
-    with _LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("timed") else fcntl.LOCK_SH)
+    """A test marked `timed` waits for those of other processes to end, and they wait for it: no other begins while it waits."""
+    with _lock("gate").open("w") as gate, _lock("tests").open("w") as tests:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(tests, fcntl.LOCK_EX if item.get_closest_marker("timed") else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
         return (yield)
 
 
