@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from lora_lab.cli.flags import command, data_flags, data_of, number, prepare, print_json
 from lora_lab.errors import SpecError
-from lora_lab.plots import labels_sentence, lengths_caption, rows_sentence, shortened
 
 if TYPE_CHECKING:
     from lora_lab.benches.preview import Preview
@@ -43,10 +42,14 @@ def _preview(arguments: argparse.Namespace) -> int:
 
 
 def _lines(seen: "Preview") -> list[str]:
+    from lora_lab.plots import labels_sentence, lengths_caption, rows_sentence
+
     return [rows_sentence(seen), *_examples(seen), labels_sentence(seen), *_histogram(seen), lengths_caption(seen)]
 
 
 def _examples(seen: "Preview") -> list[str]:
+    from lora_lab.plots import shortened
+
     shown = [f"{shortened(read, 110)}\n  -> {shortened(answer, 110)}" for read, answer in seen.examples]
     return ["", *shown, ""] if shown else []  # a row a paragraph
 
