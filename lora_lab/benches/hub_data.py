@@ -14,6 +14,7 @@ from typing import Any
 from lora_lab import assets
 from lora_lab.benches.bench import shuffled
 from lora_lab.benches.examples import Completion, Labelled, TextData, TextKind
+from lora_lab.benches.smollm import HUB_ID as SMOLLM2_ID
 from lora_lab.benches.wikisql import wikisql_rows
 from lora_lab.errors import AssetError, DataError
 
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 Example = Labelled | Completion
 Parse = Callable[[Iterable[Row], Mapping[str, str]], Iterator[Example]]
 CONVERTED = "refs/convert/parquet"
-ROBERTA, GPT2, SMOLLM2 = "FacebookAI/roberta-base", "openai-community/gpt2-medium", "HuggingFaceTB/SmolLM2-135M-Instruct"
+ROBERTA, GPT2 = "FacebookAI/roberta-base", "openai-community/gpt2-medium"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,7 @@ _WIKISQL = HubDataset(
     metric="execution_accuracy",
     columns={"question": "question", "table": "table", "sql": "sql"},
     parse=wikisql_rows,
-    base=SMOLLM2,
+    base=SMOLLM2_ID,
 )
 
 # Shape: the card and the tree of knkarthick/samsum (train.csv, validation.csv, test.csv). Samsung/samsum, where the dataset
@@ -155,7 +156,7 @@ _SAMSUM = HubDataset(
     metric="rouge_l",
     columns={"prompt": "dialogue", "completion": "summary"},
     parse=partial(_completions, template="{}\n\nSummary:\n"),
-    base=SMOLLM2,
+    base=SMOLLM2_ID,
 )
 
 HUB_DATASETS: Mapping[str, HubDataset] = {d.name: d for d in (*_GLUE, _MULTINLI, _E2E, _WIKISQL, _SAMSUM)}
