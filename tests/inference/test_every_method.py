@@ -80,8 +80,10 @@ def test_the_count_is_the_budgets(run: ll.Run) -> None:
 
 def test_opened_again_it_scores_what_it_scored(run: ll.Run) -> None:
     model = open_run(run.spec, run.adapter_dir)
-    score = ll.evaluate(model, ll.find_bench("digits").splits()[1])
-    assert score.value == pytest.approx(run.metrics["accuracy"], abs=0.003)  # PiSSA's file is for the base that was not moved
+    validation = ll.find_bench("digits").splits().validation
+    score = ll.evaluate(model, validation)
+    one_digit = 1.5 / len(validation)  # PiSSA's file is for the base that was not moved
+    assert score.value == pytest.approx(run.metrics["accuracy"], abs=one_digit)
     assert score.loss == pytest.approx(run.metrics["loss"], rel=1e-3)
 
 
@@ -141,7 +143,7 @@ def test_a_qlora_adapter_loads_on_the_base_that_was_not_quantized_and_the_differ
     bench = ll.find_bench("digits")
     plain = PeftModel.from_pretrained(bench.build(), str(run.adapter_dir)).eval()
     quantized = open_run(run.spec, run.adapter_dir)
-    images = bench.splits()[1].columns["pixel_values"][: report.rows]
+    images = bench.splits().test.columns["pixel_values"][: report.rows]
     with torch.no_grad():
         wanted, found = plain(images).logits, quantized(images).logits
     assert report.unquantized.difference == pytest.approx(float((found - wanted).norm() / wanted.norm()), rel=1e-4)

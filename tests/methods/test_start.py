@@ -112,7 +112,7 @@ def test_pissa_takes_the_leading_singular_directions() -> None:
 
 def test_eva_reads_the_leading_directions_of_what_goes_into_a_matrix() -> None:
     """A against an SVD of the activations themselves, which PEFT goes through in pieces."""
-    training, _ = ll.find_bench("digits").splits()
+    training = ll.find_bench("digits").splits().train
     batch = training.batch(torch.arange(64))
     plain, seen = base("lora"), []
     module = plain.get_submodule("vit.layers.2.attention.q_proj")
