@@ -89,4 +89,4 @@ def test_choices_are_in_the_address_and_the_bench_brings_its_shapes(open_page: C
     expect(page.locator("#shapes label:has(input:checked)")).to_have_count(4)
     page.locator("#bench label", has_text="inverted").click()
     expect(page.locator("#shapes label:has(input:checked)")).to_have_count(3)
-    assert page.locator(".lab-header nav a.on").inner_text() == "Train"
+    assert page.locator(".lab-header nav a.on").all_inner_texts() == ["Train", "Latency"]
