@@ -19,8 +19,8 @@ class Metric:
     def text(self, value: float) -> str:
         """The value as people read it.
 
-        >>> METRICS["accuracy"].text(0.8249), METRICS["bleu"].text(41.27), METRICS["matthews"].text(0.6345)
-        ('82.5 %', '41.3', '0.635')
+        >>> METRICS["accuracy"].text(0.8249), METRICS["bleu"].text(41.27), METRICS["matthews"].text(0.6341)
+        ('82.5 %', '41.3', '0.634')
         """
         if self.unit == "share":
             return percent(value)
