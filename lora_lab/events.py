@@ -4,7 +4,7 @@ A run is the sequence Start, then Evals at step 0 (the frozen base), then Steps 
 what the finished run scores on the test split and what it forgot, then Done. A number that was not measured is None.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 Status = Literal["finished", "stopped", "diverged", "failed"]
@@ -30,6 +30,8 @@ class StartEvent:
     metric: str = "accuracy"
     echo_score: float | None = None
     echo_test_score: float | None = None
+    group_runs: int = 1  # that were trained in one pass, this one among them
+    group_id: str = ""  # of that pass; empty for a run alone
     base_note: str = ""  # what there is to know of the base's weights, where they are not the published ones
 
 
@@ -108,7 +110,7 @@ _KINDS = {cls.__name__: cls for cls in (StartEvent, StepEvent, EvalEvent, Forget
 
 def to_record(event: Event) -> dict[str, Any]:
     """The event as a JSON-able dict, its kind under `event`."""
-    return {"event": type(event).__name__, **asdict(event)}
+    return {"event": type(event).__name__, **{field.name: getattr(event, field.name) for field in fields(event)}}
 
 
 def from_record(record: dict[str, Any]) -> Event:

@@ -35,6 +35,11 @@ class Matrix:
     tied: bool = False  # shares its weight with the embedding
 
     @property
+    def short_name(self) -> str:
+        """What it is called within its layer: its role, or its path where the role is not known."""
+        return self.role if self.role != "other" else self.name.removeprefix(stack_of(self.name) + ".")
+
+    @property
     def max_r(self) -> int:
         """The rank of a full update: min(d_out, d_in)."""
         return min(self.d_out, self.d_in)
@@ -262,6 +267,22 @@ class Geometry:
         if not kept:
             raise self._no_such_layer(layers)
         return kept
+
+    def toggled(self, targets: Iterable[str], picked: str) -> tuple[str, ...]:
+        """The targets with what `picked` names among them, or without it where all of that was.
+
+        `all-linear` becomes the matrices of a block, so that one of them can be taken away.
+        """
+        spelled = unique(name for target in targets for name in self._spelled_out(target))
+        chosen = {m.name for target in spelled for m in self.matching(target)}
+        here = {m.name for m in self.matching(picked)}
+        kept = tuple(target for target in spelled if not here & {m.name for m in self.matching(target)})
+        return kept if here <= chosen else (*kept, picked)
+
+    def _spelled_out(self, target: str) -> tuple[str, ...]:
+        if target != ALL_LINEAR:
+            return (target,)
+        return unique(m.short_name for m in self.block() if m in self.matching(ALL_LINEAR))
 
     def kept_stacks(self, layers: Sequence[int] | None) -> tuple[str, ...]:
         """The paths of these layers, or of all of them.

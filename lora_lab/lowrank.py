@@ -1,5 +1,6 @@
 """LowRank: ΔW = scaling · B A, kept as its factors. Nothing here builds the (d_out, d_in) matrix but `dense`."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lora_lab.errors import AdapterError
+from lora_lab.errors import AdapterError, SpecError, out_of_range
 
 SvdMethod = Literal["qr", "gram"]
 
@@ -61,8 +62,23 @@ class LowRank:
         """The rank that was configured; what was learned may use less."""
         return self.lora_a.shape[0]
 
-    @cached_property
+    @property
+    def params(self) -> int:
+        """The numbers that are kept: r · (d_out + d_in)."""
+        return self.lora_b.numel() + self.lora_a.numel()
+
+    @property
+    def compression(self) -> float:
+        """How many times fewer they are than the d_out · d_in of ΔW itself; below 1 where the factors take more.
+
+        >>> LowRank(torch.zeros(1000, 4), torch.zeros(4, 1000), 1.0).compression
+        125.0
+        """
+        return math.prod(self.shape) / self.params
+
+    @property
     def _factors(self) -> tuple[Tensor, Tensor]:
+        """Not kept: of all matrices of a large adapter they would take four times the room of its file in bf16."""
         return self.lora_b.detach().to("cpu", torch.float64), self.lora_a.detach().to("cpu", torch.float64)
 
     def dense(self) -> Float[Tensor, "d_out d_in"]:
@@ -115,6 +131,28 @@ class LowRank:
         """
         return self._svd_qr() if method == "qr" else self._svd_gram()
 
+    def compact_svd(self) -> tuple[Float[Tensor, "d_out k"], Float[Tensor, " k"], Float[Tensor, "k d_in"]]:
+        """`svd` without the directions that the rounding of the stored factors may have made: k = `numerical_rank`."""
+        u, s, vh = self._svd_qr()
+        k = self._rank_of(s)
+        return u[:, :k], s[:k], vh[:k]
+
+    def truncated(self, k: int) -> "LowRank":
+        """The k strongest directions of ΔW: of all matrices of rank k the nearest to it, in either norm.
+
+        Raises:
+            SpecError: k is not in 1..min(d_out, d_in, r).
+
+        Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank".
+
+        >>> LowRank(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, 4.0]]), 1.0).truncated(1).dense().tolist()
+        [[0.0, 0.0], [0.0, 4.0]]
+        """
+        u, s, vh = self._svd_qr()
+        if not 1 <= k <= len(s):
+            raise SpecError(out_of_range("k", "truncated", f"an int in 1..{len(s)}", k))
+        return LowRank(u[:, :k] * s[:k], vh[:k], 1.0)
+
     def _svd_qr(self) -> tuple[Tensor, Tensor, Tensor]:
         b, a = self._factors
         q_b, r_b = torch.linalg.qr(b)
@@ -134,7 +172,14 @@ class LowRank:
     @cached_property
     def singular_values(self) -> Float[Tensor, " k"]:
         """Singular values of ΔW, largest first, k = min(d_out, d_in, r)."""
-        return self._svd_qr()[1]
+        b, a = self._factors
+        r_b, r_a = (torch.linalg.qr(x, mode="r")[1] for x in (b, a.mT))
+        values: Tensor = torch.linalg.svdvals(self.scaling * (r_b @ r_a.mT))
+        return values
+
+    def spectral(self) -> float:
+        """‖ΔW‖_2, the largest singular value."""
+        return float(self.singular_values[0])
 
     @cached_property
     def numerical_rank(self) -> int:
@@ -142,7 +187,9 @@ class LowRank:
 
         Directions past this rank are noise and enter no overlap.
         """
-        s = self.singular_values
+        return self._rank_of(self.singular_values)
+
+    def _rank_of(self, s: Float[Tensor, " k"]) -> int:
         stored = self.lora_a.dtype if self.lora_a.dtype.is_floating_point else torch.float32
         # Rounding A and B moves ΔW by about sqrt(r) · eps · ‖ΔW‖, whatever d is; float64 itself moves it where the terms of
         # a difference cancel.
@@ -150,6 +197,22 @@ class LowRank:
         computed = abs(self.scaling) * torch.finfo(torch.float64).eps * float(b.norm() * a.norm())
         tolerance = self.r**0.5 * (torch.finfo(stored).eps * float(s[0]) + computed)
         return int((s > tolerance).sum())
+
+
+def stacked_singular_values(
+    lora_b: Float[Tensor, "n d_out r"], lora_a: Float[Tensor, "n r d_in"], scaling: Float[Tensor, " n"]
+) -> Float[Tensor, "n r"]:
+    """Singular values of many ΔW of one shape at once, largest first, as `svd("gram")` has them; past min(d_out, d_in) zeros.
+
+    With BᵀB = V Λ Vᵀ they are the roots of the eigenvalues of (V √Λ)ᵀ A Aᵀ (V √Λ): values below about 1e-8 of the largest
+    are lost.
+    """
+    b, a = lora_b.double(), lora_a.double()
+    values, vectors = torch.linalg.eigh(b.mT @ b)
+    core = vectors * values.clamp_min(0).sqrt()[:, None, :]
+    squares = torch.linalg.eigvalsh(core.mT @ (a @ a.mT) @ core).flip(1)
+    found: Tensor = squares.clamp_min(0).sqrt() * scaling.double().abs()[:, None]
+    return found
 
 
 def _orthonormal_by_gram(x: Float[Tensor, "d r"]) -> tuple[Tensor, Tensor]:

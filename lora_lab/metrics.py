@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_lab.units import percent
+from lora_lab.units import percent, plus_minus
 
 MetricUnit = Literal["share", "points", "coefficient", "nats"]
 
@@ -15,6 +15,20 @@ class Metric:
     label: str
     unit: MetricUnit
     higher_is_better: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def heading(self) -> str:
+        """The label over numbers of `cell`, with the unit that they leave out.
+
+        >>> METRICS["accuracy"].heading, METRICS["bleu"].heading
+        ('accuracy, %', 'BLEU')
+        """
+        return f"{self.label}, %" if self.unit == "share" else self.label
 
     def text(self, value: float) -> str:
         """The value as people read it.
@@ -35,6 +49,16 @@ class Metric:
         if self.unit == "share":
             return f"{100 * value:+.1f} points"
         return f"{value:+.1f}" if self.unit == "points" else f"{value:+.3f}"
+
+    def cell(self, mean: float, sd: float | None) -> str:
+        """Mean ± sd as papers print them in a table, shares in points of a hundred.
+
+        >>> METRICS["accuracy"].cell(0.8712, 0.0124), METRICS["matthews"].cell(0.634, None)
+        ('87.1 ± 1.2', '0.634')
+        """
+        factor = 100 if self.unit == "share" else 1
+        digits = 1 if self.unit in ("share", "points") else 3
+        return plus_minus(factor * mean, None if sd is None else factor * sd, digits)
 
 
 METRICS: dict[str, Metric] = {

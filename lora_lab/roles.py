@@ -85,3 +85,12 @@ def label_of(name: str) -> str:
     role, layer = role_of(name), layer_of(name)
     short = role if role != "other" else name.rsplit(".", 1)[-1]
     return short if layer is None else f"layer {layer} · {short}"
+
+
+def matrix_label(name: str) -> str:
+    """How a menu calls a matrix: as people do, with its own name behind.
+
+    >>> matrix_label("vit.layers.3.attention.v_proj")
+    'layer 3 · v  (vit.layers.3.attention.v_proj)'
+    """
+    return f"{label_of(name)}  ({name})"

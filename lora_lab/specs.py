@@ -1,7 +1,7 @@
 """Frozen descriptions of something to do. They refuse bad values at once, turn into JSON and back, and name their run.
 
 MethodSpec is what to attach (`LoraSpec` writes one in PEFT's words), StepSpec one training step of it as a budget needs it,
-RunSpec one run whole, SweepSpec a grid of runs.
+RunSpec one run whole. Many runs are a SweepSpec or a SearchSpec, in files of their own.
 """
 
 import hashlib
@@ -10,13 +10,14 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from lora_lab.errors import SpecError, out_of_range
 
 ALL_LINEAR = "all-linear"
 Number = int | float  # a user may write alpha 16 or 16.0: both are kept as 16.0, and name one run
-_SCHEMA = 3  # raise it when a field changes what a run is: old ids then stay apart from new ones
+_SCHEMA = 5  # raise it when a field changes what a run is: old ids then stay apart from new ones
 
 
 def _require(ok: bool, parameter: str, owner: object, allowed: str, got: object) -> None:
@@ -83,6 +84,7 @@ METHODS: dict[str, Method] = {
 COMBINED = {"lora+prefix": "prefix", "lora+preembed": "preembed"}  # LoRA, and the method of virtual tokens beside it
 PLAIN_LORA = ("lora", "rslora", "lora+", "qlora", *COMBINED)  # W0 + scaling B A and nothing else on a matrix
 LORA_KIN = (*PLAIN_LORA, "dora", "vera", "adalora")
+FACTORED = (*PLAIN_LORA, "vera", "adalora")  # their ΔW is a product of thin factors, and not a dense change or none
 IN_PLACE = ("full", "partial", "bitfit")  # they train the base's own parameters
 MOVING_INITS = ("pissa", "olora")  # start values that are taken out of the base, so that it moves
 Bias = Literal["none", "all", "lora_only"]
@@ -138,6 +140,8 @@ class MethodSpec:
         for name, choices in (("bias", get_args(Bias)), ("init_lora_weights", get_args(Init))):
             value = getattr(self, name)
             _require(value in choices, name, self, f"one of {', '.join(choices)}", value)
+        if layers is not None:  # however they were named
+            object.__setattr__(self, "layers_to_transform", tuple(sorted(set(layers))))
         _as_floats(self, "lora_alpha", "lora_dropout")
 
     @property
@@ -174,12 +178,10 @@ class MethodSpec:
             return (self,)
         return replace(self, method="lora"), MethodSpec(method=COMBINED[self.method], r=self.num_virtual_tokens)
 
-    def canonical(self) -> "MethodSpec":
-        """The same with every field that the method has no use for at its default, so that one thing has one spec.
-
-        Fields that ask for something (layers, patterns, biases) stay: a method that cannot give it says so when it attaches.
-        """
-        info, plain = METHODS[self.method], MethodSpec()
+    @property
+    def unused_fields(self) -> tuple[str, ...]:
+        """The fields that the method has no use for."""
+        info = METHODS[self.method]
         unused = {
             "r": not self.has_r,
             "lora_alpha": not self.has_alpha,
@@ -188,7 +190,15 @@ class MethodSpec:
             "init_lora_weights": self.method not in LORA_KIN,
             "num_virtual_tokens": self.method not in COMBINED,
         }
-        return replace(self, **{name: getattr(plain, name) for name, is_unused in unused.items() if is_unused})
+        return tuple(name for name, is_unused in unused.items() if is_unused)
+
+    def canonical(self) -> "MethodSpec":
+        """The same with every field that the method has no use for at its default, so that one thing has one spec.
+
+        Fields that ask for something (layers, patterns, biases) stay: a method that cannot give it says so when it attaches.
+        """
+        plain = MethodSpec()
+        return replace(self, **{name: getattr(plain, name) for name in self.unused_fields})
 
 
 def LoraSpec(*, use_rslora: bool = False, use_dora: bool = False, **fields: Any) -> MethodSpec:
@@ -264,7 +274,8 @@ class RunSpec:
 
     `base_sha256` is of the base's weights and `data.sha256` of the user's own file, so that a run on other bytes is
     another run. `optimizer` is the name of a class of torch.optim or bitsandbytes.optim; `loraplus_lr_ratio` is LoRA+'s, the
-    learning rate of B over that of A. The device is not part of it.
+    learning rate of B over that of A. `snapshots` is how many ΔW are kept in all, at even steps, the last of them the final
+    adapter itself; with 0 that alone is. The device is not part of it.
     """
 
     bench: str
@@ -281,6 +292,7 @@ class RunSpec:
     weight_decay: Number = 0.0
     max_grad_norm: Number = 1.0
     eval_every_steps: int = 50
+    snapshots: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -290,6 +302,8 @@ class RunSpec:
         for name in ("learning_rate", "loraplus_lr_ratio", "max_grad_norm"):
             value = getattr(self, name)
             _require(_is_number(value, above=0), name, self, "a number above 0", value)
+        few = _is_int(self.snapshots, 0) and self.snapshots <= self.steps
+        _require(few, "snapshots", self, f"an int in 0..steps={self.steps}", self.snapshots)
         _require(self.quant in get_args(Quant), "quant", self, f"one of {', '.join(get_args(Quant))}", self.quant)
         decay = self.weight_decay
         decay_ok = isinstance(decay, int | float) and math.isfinite(decay) and decay >= 0
@@ -297,10 +311,18 @@ class RunSpec:
         _as_floats(self, "learning_rate", "loraplus_lr_ratio", "weight_decay", "max_grad_norm")
 
     @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """The steps after which ΔW is kept on the way; the final adapter comes after these.
+
+        >>> RunSpec(bench="digits", base_sha256="", steps=40, snapshots=4).snapshot_steps
+        (10, 20, 30)
+        """
+        return tuple(i * self.steps // self.snapshots for i in range(1, self.snapshots))
+
+    @property
     def run_id(self) -> str:
         """Twelve hex digits: the hash of the spec."""
-        canonical = json.dumps({"schema": _SCHEMA, **asdict(self)}, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
+        return _hash_of(self)
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON-able dict."""
@@ -318,35 +340,10 @@ class RunSpec:
         return cls(**{**record, "tuning": MethodSpec(**said), "data": data})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepSpec:
-    """A grid of runs: every combination of method, targets, r, alpha, start values, learning rate and seed.
-
-    An alpha is a number, or a multiple of the rank such as `"2r"`. No targets are the method's own. What a method has no use
-    for makes no second run of it. None leaves a value to the bench and the method.
-    """
-
-    r: tuple[int, ...] = (1, 2, 4, 8)
-    lora_alpha: tuple[Number | str, ...] = (16.0,)
-    targets: tuple[tuple[str, ...], ...] = ((),)
-    methods: tuple[str, ...] = ("lora",)
-    init_lora_weights: tuple[Init, ...] = ("default",)
-    learning_rate: tuple[Number, ...] | None = None
-    seeds: tuple[int, ...] = (0,)
-    steps: int | None = None
-    batch_size: int | None = None
-    lora_dropout: Number = 0.0
-    num_virtual_tokens: int = 8
-    quant: Quant | None = None
-    optimizer: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("r", "lora_alpha", "targets", "methods", "init_lora_weights", "seeds"):
-            value = getattr(self, name)
-            _require(isinstance(value, tuple) and bool(value), name, self, "a tuple of at least one value", value)
-        rates = self.learning_rate
-        rates_ok = rates is None or (isinstance(rates, tuple) and bool(rates))
-        _require(rates_ok, "learning_rate", self, "a tuple of at least one value, or None", rates)
+@lru_cache(maxsize=4096)
+def _hash_of(spec: RunSpec) -> str:
+    canonical = json.dumps({"schema": _SCHEMA, **asdict(spec)}, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
 
 
 def resolve_alpha(alpha: Number | str, r: int) -> float:

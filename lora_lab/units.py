@@ -34,6 +34,15 @@ def difference(fraction: float, digits: int = 1) -> str:
     return f"{rounded:+.{digits}f} %"
 
 
+def plus_minus(mean: float, sd: float | None, digits: int = 1) -> str:
+    """A mean with its standard deviation, as a cell of a table; without, where there is but one value.
+
+    >>> plus_minus(87.12, 1.24), plus_minus(0.5, None, digits=2)
+    ('87.1 ± 1.2', '0.50')
+    """
+    return f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
+
+
 def seconds(duration_s: float) -> str:
     """A duration, whole seconds below two minutes and minutes above.
 
@@ -51,6 +60,15 @@ def short_time(duration_s: float) -> str:
     ('12.7 ms', '0.97 ms', '1.45 s')
     """
     return f"{duration_s:.3g} s" if duration_s >= 0.9995 else f"{1000 * duration_s:.3g} ms"
+
+
+def mean_ms(mean_s: float, sd_s: float) -> str:
+    """A mean of durations and their standard deviation in milliseconds.
+
+    >>> mean_ms(1.4494, 0.0008)
+    '1449.4 ± 0.8'
+    """
+    return f"{1000 * mean_s:.1f} ± {1000 * sd_s:.1f}"
 
 
 def file_size(size_bytes: int) -> str:

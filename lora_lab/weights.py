@@ -1,6 +1,7 @@
 """A base's matrices read one at a time from its safetensors files; the whole is never loaded."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from lora_lab.geometry import Matrix
 
 T = TypeVar("T")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_EXPERT = re.compile(r"(?P<parameter>.+)\[(?P<expert>\d+)\]")
 _TURNED_EXPERTS = {"gpt_oss"}
 
 
@@ -77,12 +79,17 @@ class BaseWeights:
         return found[0]
 
     def named(self, name: str) -> Float[Tensor, "d_out d_in"]:
-        """The original W of the module of that name.
+        """The original W of the module of that name, `name[i]` being map i of a parameter that holds a layer's experts.
 
         Raises:
             DataError: the base has no such matrix.
         """
-        return self.matrix(self.find(name))
+        if (found := _EXPERT.fullmatch(name)) is None:
+            return self.matrix(self.find(name))
+        matrix, expert = self.find(found["parameter"]), int(found["expert"])
+        if matrix.kind != "experts" or expert >= matrix.experts:
+            raise DataError(f"The matrices of the base must include {name}. Got {matrix.name} with {matrix.experts} in it.")
+        return self.matrix(matrix, expert=expert)
 
     def _find_files(self) -> dict[str, Path]:
         """{key in the checkpoint: the file that holds it}."""

@@ -63,6 +63,20 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> "object":
     return ll.train("digits", ll.LoraSpec(r=4), steps=40, runs=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="session")
+def left_behind() -> Callable[[Path], list[str]]:
+    """What a store's folder has beside runs, its index and the file that claims are tried under: drafts, claims, remains."""
+
+    from lora_lab.sweeps import RunStore
+
+    def left_behind(root: Path) -> list[str]:
+        runs = {run.run_id for run in RunStore(root).runs()}
+        names = {path.name for path in root.iterdir() if not path.name.startswith("index.sqlite")}
+        return sorted(names - runs - {".claims"})
+
+    return left_behind
+
+
 @pytest.fixture
 def digits_base() -> "object":
     """A fresh model of the digits base; tests may do to it what they like."""

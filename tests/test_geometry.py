@@ -309,6 +309,20 @@ def test_gate_and_up_of_experts_name_what_holds_both_and_all_linear_none_of_them
     assert all(m.kind == "linear" for m in geometry.targeted(["all-linear"]))
 
 
+@pytest.mark.parametrize("picked", ["q", "k", "o", "up"])
+@pytest.mark.parametrize("targets", [(), ("q_proj",), ("q", "v"), ("all-linear",), ("model.layers.0.self_attn.q_proj",)])
+def test_a_matrix_picked_changes_whether_it_is_targeted_and_nothing_else(targets: tuple[str, ...], picked: str) -> None:
+    geometry = geometry_of("llama")
+    before, here = set(geometry.targeted(targets)), set(geometry.matching(picked))
+    after = set(geometry.targeted(geometry.toggled(targets, picked)))
+    assert after == (before - here if here <= before else before | here)
+
+
+def test_what_has_no_role_is_called_by_its_path_within_the_layer() -> None:
+    assert Matrix("h.0.attn.c_attn", "other", 0, 12, 4).short_name == "attn.c_attn"
+    assert [m.short_name for m in geometry_of("llama").block()] == ["q", "k", "v", "o", "gate", "up", "down"]
+
+
 def test_targets_may_be_kept_to_some_layers() -> None:
     geometry = geometry_of("llama")
     assert [m.name for m in geometry.targeted(["q"], (1,))] == ["model.layers.1.self_attn.q_proj"]

@@ -35,7 +35,7 @@ def test_imports_go_down_only(repository: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
-@pytest.mark.parametrize("module", ["lora_lab", "lora_lab.cli", "lora_lab.budget", "lora_lab.plots"])
+@pytest.mark.parametrize("module", ["lora_lab", "lora_lab.cli", "lora_lab.budget", "lora_lab.plots", "lora_lab.widgets.budget"])
 def test_import_loads_no_framework(repository: Path, module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     assert run(repository, sys.executable, "-c", code).stdout.strip() == "[]"
@@ -66,6 +66,18 @@ def test_requirements_are_pinned_but_torch(repository: Path) -> None:
     assert [line for line in lines if "==" not in line] == ["torch>=2.9,<2.14"]
 
 
+def test_every_extra_is_tested_in_the_version_that_it_names(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
+    files = {name: extra["file"] for name, extra in extras.items()}
+    there = {path.stem.removeprefix("requirements-"): [path.name] for path in repository.glob("requirements-*.txt")}
+    assert files == {**there, "test": ["tests/requirements.txt"]}
+    tested = (repository / "tests" / "requirements.txt").read_text().split()
+    for name in there:
+        for line in (repository / f"requirements-{name}.txt").read_text().split():
+            assert "==" in line
+            assert line in tested
+
+
 def test_packages_listed_are_the_packages_there(repository: Path) -> None:
     listed = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {".".join(path.parent.relative_to(repository).parts) for path in (repository / "lora_lab").rglob("__init__.py")}
@@ -84,7 +96,7 @@ def test_wheel_carries_data_and_styles(repository: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr[-2000:]
     wheel = next(tmp_path.glob("*.whl"))
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"lora_lab/data/digits-base/model.safetensors", "lora_lab/ui/style.css"} <= names
+    assert {"lora_lab/data/digits-base/model.safetensors", "lora_lab/ui/style.css", "lora_lab/widgets/frame.js"} <= names
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = "import lora_lab as ll; print(ll.__file__, ll.find_bench('digits').geometry().total_params)"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_lab.errors import AdapterError
-from lora_lab.lowrank import LowRank
+from lora_lab.errors import AdapterError, SpecError
+from lora_lab.lowrank import LowRank, stacked_singular_values
 
 Method = Literal["qr", "gram"]
 SHAPES = [(40, 24, 4), (24, 40, 4), (16, 16, 1), (12, 20, 12), (20, 12, 12), (6, 10, 9), (10, 6, 40)]  # (d_out, d_in, r)
@@ -58,6 +58,23 @@ def test_singular_vectors_are_orthonormal(shape: tuple[int, int, int], method: M
     tolerance = {"qr": 1e-12, "gram": 1e-7}[method]
     torch.testing.assert_close(u.mT @ u, identity, rtol=0, atol=tolerance)
     torch.testing.assert_close(vh @ vh.mT, identity, rtol=0, atol=tolerance)
+
+
+@shapes
+def test_the_compact_svd_is_the_thin_one_where_every_direction_is_used(shape: tuple[int, int, int]) -> None:
+    delta = random_delta(*shape)
+    for compact, thin in zip(delta.compact_svd(), delta.svd(), strict=True):
+        assert torch.equal(compact, thin)
+    assert delta.spectral() == pytest.approx(float(torch.linalg.matrix_norm(dense(delta), 2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("used", [0, 2])
+def test_the_compact_svd_leaves_out_what_is_not_used_and_still_rebuilds_delta_w(used: int) -> None:
+    full = random_delta(20, 12, 5)
+    delta = LowRank(full.lora_b * (torch.arange(5) < used), full.lora_a, 0.5)
+    u, s, vh = delta.compact_svd()
+    assert (u.shape, s.shape, vh.shape) == ((20, used), (used,), (used, 12))
+    torch.testing.assert_close(u * s @ vh, dense(delta), rtol=0, atol=1e-12)
 
 
 def test_qr_resolves_a_spectrum_of_twelve_decades() -> None:
@@ -118,6 +135,14 @@ def test_product_with_a_batch_is_that_of_the_dense_matrix(shape: tuple[int, int,
     delta, x = random_delta(*shape), torch.randn(shape[1], 3, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(delta @ x, dense(delta) @ x.double(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(delta.dense(), dense(delta), rtol=1e-12, atol=1e-12)
+
+
+@shapes
+def test_what_is_kept_is_counted_as_the_paper_counts_it(shape: tuple[int, int, int]) -> None:
+    d_out, d_in, r = shape
+    delta = random_delta(*shape)
+    assert delta.params == r * (d_out + d_in)
+    assert delta.compression == pytest.approx(delta.dense().numel() / delta.params)
 
 
 def test_inner_product_refuses_two_shapes() -> None:
@@ -215,3 +240,43 @@ def test_analysis_of_live_parameters_carries_no_gradient() -> None:
     delta = LowRank(torch.nn.Parameter(torch.ones(4, 2)), torch.nn.Parameter(torch.ones(2, 3)), 1.0)
     results = (*delta.svd("qr"), *delta.svd("gram"), delta.dense(), delta.singular_values)
     assert not any(x.requires_grad for x in results)
+
+
+@shapes
+def test_many_spectra_at_once_are_those_of_the_dense_matrices(shape: tuple[int, int, int]) -> None:
+    d_out, d_in, r = shape
+    deltas = [random_delta(d_out, d_in, r, scaling=scaling, seed=seed) for seed, scaling in enumerate((0.75, -2.0, 0.0))]
+    stacks = (torch.stack([getattr(delta, name) for delta in deltas]) for name in ("lora_b", "lora_a"))
+    found = stacked_singular_values(*stacks, torch.tensor([delta.scaling for delta in deltas]))
+    for row, delta in zip(found, deltas, strict=True):
+        k = min(shape)
+        dense = torch.linalg.svdvals(delta.dense())
+        torch.testing.assert_close(row[:k], dense[:k], rtol=1e-6, atol=1e-6 * max(1.0, float(dense[0])))
+        assert (row[k:] <= 1e-6 * max(1.0, float(dense[0]))).all()
+
+
+def test_padding_to_a_larger_rank_adds_zeros_to_a_spectrum() -> None:
+    delta = random_delta(12, 20, 3)
+    b, a = torch.zeros(1, 12, 5), torch.zeros(1, 5, 20)
+    b[0, :, :3], a[0, :3] = delta.lora_b, delta.lora_a
+    (found,) = stacked_singular_values(b, a, torch.tensor([delta.scaling]))
+    torch.testing.assert_close(found[:3], delta.singular_values, rtol=1e-6, atol=0)
+    assert (found[3:] < 1e-6).all()
+
+
+@shapes
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_best_part_of_rank_k_is_that_of_the_dense_matrix(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    delta = random_delta(*shape, dtype=dtype)
+    u, s, vh = torch.linalg.svd(dense(delta), full_matrices=False)
+    for k in range(1, min(shape) + 1):
+        part = delta.truncated(k)
+        assert (part.r, part.shape) == (k, delta.shape)
+        torch.testing.assert_close(dense(part), (u[:, :k] * s[:k]) @ vh[:k], rtol=0, atol=1e-9)
+        torch.testing.assert_close((dense(delta) - dense(part)).norm(), s[k:].norm(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("k", [-1, 0, 4])
+def test_a_part_of_more_directions_than_there_are_is_refused(k: int) -> None:
+    with pytest.raises(SpecError, match=rf"must be an int in 1\.\.3\. Got {k}\."):
+        random_delta(8, 6, 3).truncated(k)

@@ -31,6 +31,46 @@ def test_commands_on_a_run_work(
     assert len(json.loads(capsys.readouterr().out)["modules"]) == 8
 
 
+def test_a_run_with_snapshots_tells_when_it_found_its_directions(
+    readme_commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ["--runs", str(tmp_path), "--json"]
+    (train,) = [c for c in readme_commands if "--snapshots" in c]
+    assert main([*train, *runs]) == 0
+    run_id = json.loads(capsys.readouterr().out)["run_id"]
+    (words,) = [c for c in readme_commands if c[0] == "drift"]
+    assert main([*" ".join(words).replace("<run id>", run_id).split(), *runs]) == 0
+    modules = json.loads(capsys.readouterr().out)["modules"]
+    assert len(modules) == 8
+    assert {tuple(point["step"] for point in module["points"]) for module in modules} == {(10, 20, 30, 40, 50, 60)}
+
+
+def test_a_first_gradient_is_held_against_a_run(
+    readme_commands: list[list[str]], digits_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (words,) = [c for c in readme_commands if c[0] == "gradients"]
+    filled = " ".join(words).replace("<run id>", digits_run.run_id).split()
+    assert main([*filled, "--runs", str(digits_run.folder.parent), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (len(told["matrices"]), told["tried"]) == (24, None)
+    assert [(one["run_id"], len(one["overlaps"])) for one in told["against"]] == [(digits_run.run_id, 8)]
+
+
+def test_results_are_pivoted(readme_commands: list[list[str]], digits_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (words,) = [c for c in readme_commands if c[0] == "results"]
+    assert main([*words, "--runs", str(digits_run.folder.parent), "--json"]) == 0
+    (cell,) = json.loads(capsys.readouterr().out)["pivot"]["cells"]
+    assert (cell["r"], cell["mean"], cell["sd"], cell["count"]) == (4, digits_run.metrics["accuracy"], None, 1)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_timed(readme_commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    (words,) = [c for c in readme_commands if c[0] == "perf"]
+    assert main([*words, "--count", "2", "--batch", "4", "--steps", "2", "--json"]) == 0
+    (speed,) = json.loads(capsys.readouterr().out)["sweeps"]
+    assert len(speed["ratios"]) == 1
+
+
 def test_budgets_are_reckoned(readme_commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     budgets = [words for words in readme_commands if words[0] == "budget"]
     assert len(budgets) == 2

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import jaxtyping
 import pytest
 
 from lora_lab.errors import SpecError
-from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, SweepSpec, resolve_alpha, unique
+from lora_lab.specs import METHODS, DataSpec, LoraSpec, MethodSpec, RunSpec, resolve_alpha, unique
+from lora_lab.sweep_spec import SweepSpec
 
 NAN, INF = math.nan, math.inf
 RUN = RunSpec(bench="digits", base_sha256="ab" * 32)
@@ -56,6 +58,7 @@ def test_a_method_spec_refuses_what_is_out_of_range(field: str, allowed: str, go
         *(("batch_size", "an int of at least 1", got) for got in (0, 1.5)),
         *(("warmup_steps", "an int of at least 0", got) for got in (-1, None)),
         *(("eval_every_steps", "an int of at least 1", got) for got in (0, 2.0)),
+        *(("snapshots", "an int in 0..steps=200", got) for got in (-1, 201, 1.0, True, None)),
         *(("seed", "an int of at least 0", got) for got in (-1, 0.5)),
         *(("learning_rate", "a number above 0", got) for got in (0, -1e-3, NAN, INF, "1e-3")),
         *(("max_grad_norm", "a number above 0", got) for got in (0.0, NAN)),
@@ -75,20 +78,6 @@ def test_a_data_spec_refuses_a_task_that_is_none() -> None:
     assert str(refusal.value) == refused("DataSpec", "task", allowed, "chat")
 
 
-@pytest.mark.parametrize("field", ["r", "lora_alpha", "targets", "seeds", "methods", "init_lora_weights"])
-@pytest.mark.parametrize("got", [(), [1], 1, None])
-def test_a_sweep_spec_refuses_an_axis_without_values(field: str, got: object) -> None:
-    with pytest.raises(SpecError) as refusal:
-        SweepSpec(**{field: got})
-    assert str(refusal.value) == refused("SweepSpec", field, "a tuple of at least one value", got)
-
-
-def test_a_sweep_leaves_the_learning_rate_to_the_bench_or_names_one() -> None:
-    assert SweepSpec(learning_rate=None).learning_rate is None
-    with pytest.raises(SpecError, match="learning_rate parameter of SweepSpec must be a tuple of at least one value, or None"):
-        SweepSpec(learning_rate=())
-
-
 @pytest.mark.parametrize("spec", [LoraSpec(), RUN, SweepSpec(), DataSpec(path="x.csv")], ids=lambda spec: type(spec).__name__)
 def test_a_spec_cannot_be_changed(spec: object) -> None:
     with pytest.raises(FrozenInstanceError):
@@ -99,6 +88,15 @@ def test_a_spec_cannot_be_changed(spec: object) -> None:
 def test_scaling_is_alpha_over_r_or_over_its_root(r: int, alpha: float, plain: float, rslora: float) -> None:
     assert LoraSpec(r=r, lora_alpha=alpha).scaling == plain
     assert LoraSpec(r=r, lora_alpha=alpha, use_rslora=True).scaling == rslora
+
+
+@pytest.mark.parametrize(("steps", "snapshots"), [(0, 0), (7, 0), (7, 1), (7, 2), (7, 7), (40, 4), (1000, 31)])
+def test_snapshots_are_taken_at_even_steps_and_the_last_is_the_end(steps: int, snapshots: int) -> None:
+    on_the_way = replace(RUN, steps=steps, snapshots=snapshots).snapshot_steps
+    assert len(on_the_way) == max(snapshots - 1, 0)
+    gaps = {after - before for before, after in pairwise((0, *on_the_way, steps))} if snapshots else {1}
+    assert min(gaps) >= 1
+    assert max(gaps) - min(gaps) <= 1
 
 
 OTHER: dict[str, Any] = {
@@ -115,6 +113,7 @@ OTHER: dict[str, Any] = {
     "weight_decay": 0.1,
     "max_grad_norm": 0.5,
     "eval_every_steps": 25,
+    "snapshots": 3,
     "seed": 1,
 }
 OTHER_TUNING: dict[str, Any] = {
@@ -224,6 +223,10 @@ def test_any_other_alpha_is_refused(alpha: str) -> None:
     ) as refusal:
         resolve_alpha(alpha, 8)
     assert repr(alpha) in str(refusal.value)
+
+
+def test_layers_are_one_set_however_they_are_named() -> None:
+    assert MethodSpec(layers_to_transform=(3, 1, 3)) == MethodSpec(layers_to_transform=(1, 3))
 
 
 def test_unique_keeps_the_first_of_each_in_order() -> None:

@@ -1,6 +1,7 @@
 """A base's matrices from its files are the live model's, whatever the family calls them and whichever way it stores them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,18 @@ def test_experts_that_were_saved_one_by_one_are_refused(family: str, tmp_path: P
     weights = saved(fresh(family), tmp_path)
     with pytest.raises(DataError, match=r"must include model\.layers\.0\.mlp\.experts\.down_proj once\."):
         weights.named("model.layers.0.mlp.experts.down_proj")
+
+
+def test_a_map_of_a_parameter_that_holds_experts_is_found_by_its_place(tmp_path: Path) -> None:
+    model = fresh("gpt_oss")
+    weights = saved(model, tmp_path)
+    matrix = next(m for m in read_geometry(model).matrices if m.kind == "experts")
+    for expert in range(matrix.experts):
+        assert torch.equal(weights.named(f"{matrix.name}[{expert}]"), live(model, matrix, expert))
+    with pytest.raises(DataError, match=rf"must include {re.escape(matrix.name)}\[{matrix.experts}\]\."):
+        weights.named(f"{matrix.name}[{matrix.experts}]")
+    with pytest.raises(DataError, match=r"q_proj\[0\]\. Got model\.layers\.0\.self_attn\.q_proj with 1 in it\.$"):
+        weights.named("model.layers.0.self_attn.q_proj[0]")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])

@@ -183,9 +183,18 @@ def save_initial(peft_model: PeftModel, folder: Path) -> None:
 
 def _save_with_peft(peft_model: PeftModel, folder: Path) -> None:
     # PEFT would ask the Hub whether the vocabulary changed, and wait for an answer: no embedding is adapted here.
-    with _unpruned(peft_model):
+    with _unpruned(peft_model), _without_card(peft_model):
         peft_model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card: nothing in it is filled in
+
+
+@contextmanager
+def _without_card(peft_model: PeftModel) -> Iterator[None]:
+    """PEFT writes a model card in which nothing is filled in, and takes longer for it than for the weights."""
+    peft_model.__dict__["create_or_update_model_card"] = lambda output_dir: None
+    try:
+        yield
+    finally:
+        del peft_model.__dict__["create_or_update_model_card"]
 
 
 @contextmanager

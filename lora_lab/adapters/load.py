@@ -28,6 +28,13 @@ def load_adapter(source: str | Path, *, base: BaseWeights | None = None) -> Adap
     return read_peft(folder, base) if (folder / CONFIG).is_file() else read_own(folder, base)
 
 
+def changed_ns(source: str | Path) -> int:
+    """When the files of an adapter last changed, in ns; 0 of one that is not on this disk."""
+    path = Path(source)
+    folder = path.parent if path.is_file() else path
+    return max((file.stat().st_mtime_ns for file in folder.glob("*") if file.is_file()), default=0) if folder.is_dir() else 0
+
+
 def _find(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():

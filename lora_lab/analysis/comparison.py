@@ -13,13 +13,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import mean, median, variance
+from typing import Protocol, runtime_checkable
 
 from scipy.special import digamma, polygamma, stdtr, stdtrit
 
-from lora_lab.analysis.method_records import Comparison, Curve, Difference, MethodRow, MethodTable, Placed
+from lora_lab.analysis.method_records import Comparison, Curve, Difference, MethodRow, MethodTable, Placed, Values
 
 _FEWEST_TO_LEAN_ON = 3  # rows: with fewer, how far variances agree cannot be seen
 _LEAST_SHARE = 0.02  # of the median variance: less is rounding to whole examples, and one such row would undo the prior
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """Anything that has a score a seed: a method at a budget, a trial of a search."""
+
+    @property
+    def name(self) -> tuple[str, int | None]:
+        """What tells it from every other."""
+
+    @property
+    def scores(self) -> Values:
+        """One a seed."""
+
+    @property
+    def mean(self) -> float | None:
+        """Of the scores; None where one is missing."""
+
+    @property
+    def sd(self) -> float | None:
+        """Of the scores; None where one is missing, or where there is one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +101,7 @@ def trigamma_inverse(y: float) -> float:
     return x
 
 
-def difference(first: MethodRow, second: MethodRow, prior: Prior) -> Difference:
+def difference(first: Scored, second: Scored, prior: Prior) -> Difference:
     """Welch's t of two rows, each variance leaning on the prior; without any spread two different means are told apart."""
     unknown = Difference(first.name, second.name, None, None, None, None)
     if first.mean is None or second.mean is None:
@@ -97,7 +119,7 @@ def difference(first: MethodRow, second: MethodRow, prior: Prior) -> Difference:
     return replace(unknown, difference=gap, half_width=float(stdtrit(df, 0.975)) * error, p=p)
 
 
-def _df(row: MethodRow) -> float:
+def _df(row: Scored) -> float:
     return len(row.scores) - 1.0
 
 
@@ -112,34 +134,52 @@ def holm(pairs: Sequence[Difference]) -> tuple[Difference, ...]:
     return tuple(replace(pair, holm=adjusted.get(i)) for i, pair in enumerate(pairs))
 
 
+def all_pairs(rows: Sequence[Scored], prior: Prior | None = None) -> tuple[Difference, ...]:
+    """Every two rows, judged all at once; where no prior is given, variances lean on those of these rows."""
+    prior = prior or prior_over(rows)
+    return holm([difference(a, b, prior) for a, b in combinations(rows, 2)])
+
+
+def prior_over(rows: Sequence[Scored]) -> Prior:
+    """`prior_of` the rows that have a spread."""
+    return prior_of([(row.sd**2, _df(row)) for row in rows if row.sd is not None])
+
+
 def compare(table: MethodTable) -> Comparison:
     """Everything that may be said of the bench: methods are judged at the budget that the validation split chose.
 
     A method that has rates to try yet is judged neither by itself nor against others.
     """
     settled = replace(table, rows=tuple(row for row in table.rows if row.method not in table.unsettled))
-    prior = prior_of([(row.sd**2, _df(row)) for row in settled.rows if row.sd is not None])
+    prior = prior_over(settled.rows)
     chosen = settled.chosen()
     others = tuple(Placed(row, None, None) for row in table.chosen() if row.method in table.unsettled)
-    pairs = holm([difference(a, b, prior) for a, b in combinations(chosen, 2)])
+    pairs = all_pairs(chosen, prior)
     lora_and_full = next((pair for pair in map(_lora_first, pairs) if (pair.first[0], pair.second[0]) == ("lora", "full")), None)
     placed = (*order(chosen, pairs, sign=table.sign), *others)
     return Comparison(placed, pairs, lora_and_full, _curves(settled, prior), table.sign)
 
 
 def order(rows: Sequence[MethodRow], pairs: Sequence[Difference], *, sign: int) -> tuple[Placed, ...]:
-    """The rows from best mean to worst, each with the places left open to it: 1 + how many are told to be better, and
-    as many as are not told to be worse. Rows without a mean come last, without a place."""
-    wins, losses = dict.fromkeys([row.name for row in rows], 0), dict.fromkeys([row.name for row in rows], 0)
+    """The rows from best mean to worst, each with its place. Rows without a mean come last, without one."""
+    found = places(rows, pairs, sign=sign)
+    ranked = [(row.mean, row) for row in rows if row.mean is not None]
+    ranked.sort(key=lambda known: -sign * known[0])
+    placed = [Placed(row, *found[row.name]) for _, row in ranked]
+    return (*placed, *(Placed(row, None, None) for row in rows if row.mean is None))
+
+
+def places(rows: Sequence[Scored], pairs: Sequence[Difference], *, sign: int) -> dict[tuple[str, int | None], tuple[int, int]]:
+    """By name the places that are open to each row with a mean: 1 + how many are told to be better, up to as many as are not told
+    to be worse."""
+    known = [row.name for row in rows if row.mean is not None]
+    wins, losses = dict.fromkeys(known, 0), dict.fromkeys(known, 0)
     for pair in pairs:
         if pair.is_told and pair.difference is not None:
             better, worse = (pair.first, pair.second) if sign * pair.difference > 0 else (pair.second, pair.first)
             wins[better] += 1
             losses[worse] += 1
-    ranked = [(row.mean, row) for row in rows if row.mean is not None]
-    ranked.sort(key=lambda known: -sign * known[0])
-    placed = [Placed(row, 1 + losses[row.name], len(ranked) - wins[row.name]) for _, row in ranked]
-    return (*placed, *(Placed(row, None, None) for row in rows if row.mean is None))
+    return {name: (1 + losses[name], len(known) - wins[name]) for name in known}
 
 
 def _lora_first(pair: Difference) -> Difference:

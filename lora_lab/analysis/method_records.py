@@ -32,6 +32,38 @@ def sd_of(values: Values) -> float | None:
     return stdev(known) if len(known) > 1 and len(known) == len(values) else None
 
 
+class OverSeeds:
+    """Whatever has a score a seed."""
+
+    __slots__ = ()
+    scores: Values
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the scores; None where a seed has none."""
+        return mean_of(self.scores)
+
+    @property
+    def sd(self) -> float | None:
+        """Their standard deviation over the seeds."""
+        return sd_of(self.scores)
+
+
+class Place:
+    """Whatever has the places that the spread over seeds leaves open to it."""
+
+    __slots__ = ()
+    best: int | None
+    worst: int | None
+
+    @property
+    def text(self) -> str:
+        """The place as people read it: "1", "2–4", nothing where there is none."""
+        if self.best is None:
+            return ""
+        return str(self.best) if self.best == self.worst else f"{self.best}–{self.worst}"
+
+
 @dataclass(frozen=True, slots=True)
 class RateScore:
     """One learning rate that was tried: its validation score over the seeds, None where a seed diverged."""
@@ -43,7 +75,7 @@ class RateScore:
 
 
 @dataclass(frozen=True, slots=True)
-class MethodRow:
+class MethodRow(OverSeeds):
     """One method at one budget, at the learning rate that the validation split chose; what it scored on the test split.
 
     Args:
@@ -92,16 +124,6 @@ class MethodRow:
         return self.method, self.r
 
     @property
-    def mean(self) -> float | None:
-        """The mean score on the test split; None where a seed diverged."""
-        return mean_of(self.scores)
-
-    @property
-    def sd(self) -> float | None:
-        """Its standard deviation over the seeds."""
-        return sd_of(self.scores)
-
-    @property
     def adapter_params(self) -> int:
         """What is trained besides a task head."""
         return self.trainable_params - self.head_params
@@ -148,7 +170,7 @@ class MethodTable:
     @property
     def sign(self) -> int:
         """1 where higher is better, -1 where lower is."""
-        return 1 if self.metric.higher_is_better else -1
+        return self.metric.sign
 
     def of(self, method: str) -> tuple[MethodRow, ...]:
         """The rows of one method."""
@@ -195,19 +217,12 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Place):
     """A row with the places that the spread over seeds leaves open to it; None where it has no mean, or is not settled."""
 
     row: MethodRow
     best: int | None
     worst: int | None
-
-    @property
-    def text(self) -> str:
-        """The place as people read it: "1", "2–4", nothing where there is none."""
-        if self.best is None:
-            return ""
-        return str(self.best) if self.best == self.worst else f"{self.best}–{self.worst}"
 
     def to_json(self) -> dict[str, Any]:
         """Which row has which places."""

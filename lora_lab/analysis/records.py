@@ -1,6 +1,8 @@
 """What analysis hands upwards: plain numbers that draw, print and pickle without torch."""
 
 from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean
 from typing import Literal
 
 from lora_lab.analysis.chance import chance_level, chance_sd
@@ -11,9 +13,14 @@ Of = Literal["delta", "a"]
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """What one ΔW is: `stable_rank`, `effective_rank` and `rank_for_95` are None where ΔW = 0, which has no direction.
+    """What one ΔW is. Its ranks are None where ΔW = 0, which has no direction.
 
-    `rank_for_95` is the fewest directions that keep 95 % of ‖ΔW‖_F².
+    Attributes:
+        frobenius: ‖ΔW‖_F.
+        spectral: ‖ΔW‖_2, the largest singular value.
+        singular_values: largest first, min(d_out, d_in, r) of them.
+        numerical_rank: how many of them stand above the rounding of the stored factors; 0 where ΔW = 0.
+        rank_for_90: the fewest directions that keep 90 % of ‖ΔW‖_F²; likewise for 95 and 99 %.
     """
 
     name: str
@@ -21,10 +28,15 @@ class Spectrum:
     r: int
     scaling: float
     frobenius: float
+    spectral: float
     singular_values: tuple[float, ...]
+    numerical_rank: int
     stable_rank: float | None
     effective_rank: float | None
+    participation_ratio: float | None
+    rank_for_90: int | None
     rank_for_95: int | None
+    rank_for_99: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,15 @@ class Overlap:
     def has_cells_that_tell_nothing(self) -> bool:
         """Whether some cells have a chance level above one half: i or j past d / 2."""
         return self.chance is not None and self.chance[-1][-1] > 0.5
+
+    @property
+    def mean_above_chance(self) -> float | None:
+        """Mean of φ − chance over the cells that can tell something, 0 for independent subspaces; None where no cell can."""
+        if self.phi is None or self.chance is None:
+            return None
+        cells = zip(chain.from_iterable(self.phi), chain.from_iterable(self.chance), strict=True)
+        above = [phi - chance for phi, chance in cells if chance <= 0.5]
+        return fmean(above) if above else None
 
     def leading(self, most: int = 4) -> "LeadingOverlap | None":
         """The leading i directions of both, i at most `most`; None where φ is."""
@@ -72,6 +93,83 @@ class LeadingOverlap:
     def is_above_chance(self) -> bool:
         """Further above chance than random subspaces get: four standard deviations, as the tail at i = 1 is long."""
         return self.tells and self.phi > self.chance + 4 * self.chance_sd
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """How near two subspaces of R^d are, of dimensions i and j: 0 where the smaller lies in the larger.
+
+    Attributes:
+        projection: the projection distance, at most √min(i, j).
+        grassmann: the geodesic distance in radians, at most (π / 2) · √min(i, j).
+        chance_projection: root mean square of the projection distance of independent uniform subspaces.
+        angles_rad: the min(i, j) principal angles, smallest first.
+    """
+
+    i: int
+    j: int
+    dimension: int
+    projection: float
+    grassmann: float
+    chance_projection: float
+    angles_rad: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Two ΔW of one matrix beside each other; all None where one of them is 0.
+
+    Attributes:
+        cosine: ⟨ΔW, ΔW'⟩ / (‖ΔW‖_F ‖ΔW'‖_F), from −1 to 1.
+        procrustes: likeness of the balanced factors after the best rotation of the r dimensions, from 0 to 1.
+        input_side: their right singular subspaces in R^d_in.
+        output_side: their left singular subspaces in R^d_out.
+    """
+
+    name: str
+    cosine: float | None
+    procrustes: float | None
+    input_side: Closeness | None
+    output_side: Closeness | None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPoint:
+    """ΔW after `step` optimizer steps: φ of its leading `directions` with the final ones, None where it has none."""
+
+    step: int
+    directions: int
+    phi: float | None
+    chance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """When ΔW found the `k` leading directions that it ends with; k = 0 where it ends with none."""
+
+    name: str
+    side: Side
+    k: int
+    points: tuple[DriftPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseEdges:
+    """Where the singular values of a random matrix with the norm of ΔW lie, as its sizes grow.
+
+    Attributes:
+        entry_sd: standard deviation of the entries that gives ‖ΔW‖_F: ‖ΔW‖_F / √(d_out · d_in).
+        dense_lower: of a full matrix of independent entries, the least singular value.
+        dense_upper: and the largest.
+        product_lower: of B A with independent entries in both factors, r between them, the least that is not 0.
+        product_upper: and the largest.
+    """
+
+    entry_sd: float
+    dense_lower: float
+    dense_upper: float
+    product_lower: float
+    product_upper: float
 
 
 @dataclass(frozen=True, slots=True)

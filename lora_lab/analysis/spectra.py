@@ -34,6 +34,21 @@ def effective_rank(singular_values: Float[Tensor, " k"]) -> float | None:
     return float(torch.special.entr(p).sum().exp())
 
 
+def participation_ratio(singular_values: Float[Tensor, " k"]) -> float | None:
+    """(Σσ²)² / Σσ⁴: k for k equal values, 1 for a single one; at least the stable rank. None for ΔW = 0.
+
+    Source: Bell and Dean 1970, "Atomic vibrations in vitreous silica", there of amplitudes; here of the energies σ².
+
+    >>> participation_ratio(torch.tensor([2.0, 2.0, 0.0]))
+    2.0
+    """
+    largest = float(singular_values[0])
+    if largest == 0:
+        return None
+    energy = (singular_values / largest).square()
+    return float(energy.sum().square() / energy.square().sum())
+
+
 def energy_curve(singular_values: Float[Tensor, " k"]) -> Float[Tensor, " k"] | None:
     """Share of ‖ΔW‖_F² in the first i directions, i = 1..k; None for ΔW = 0.
 
@@ -55,19 +70,26 @@ def spectrum(adapter: Mapping[str, LowRank]) -> tuple[Spectrum, ...]:
 
     Source: Hu et al. 2021, section 7.2.
     """
-    return tuple(_one(name, delta) for name, delta in adapter.items())
+    return tuple(spectrum_of(name, delta) for name, delta in adapter.items())
 
 
-def _one(name: str, delta: LowRank) -> Spectrum:
-    s = delta.singular_values
+def spectrum_of(name: str, delta: LowRank) -> Spectrum:
+    """The spectrum of one matrix. Where no singular value stands above rounding, ΔW counts as 0 and no rank is given."""
+    s, k = delta.singular_values, delta.numerical_rank
+    used = s if k else torch.zeros_like(s)
     return Spectrum(
         name=name,
         shape=delta.shape,
         r=delta.r,
         scaling=delta.scaling,
         frobenius=delta.frobenius(),
+        spectral=delta.spectral(),
         singular_values=tuple(s.tolist()),
-        stable_rank=stable_rank(s),
-        effective_rank=effective_rank(s),
-        rank_for_95=rank_for_energy(s, 0.95),
+        numerical_rank=k,
+        stable_rank=stable_rank(used),
+        effective_rank=effective_rank(used),
+        participation_ratio=participation_ratio(used),
+        rank_for_90=rank_for_energy(used, 0.90),
+        rank_for_95=rank_for_energy(used, 0.95),
+        rank_for_99=rank_for_energy(used, 0.99),
     )

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lora_lab.analysis.chance import chance_level
+from lora_lab.analysis.random_subspaces import random_subspace
 from lora_lab.analysis.records import Of, Overlap, Side
 from lora_lab.errors import AdapterError, SpecError, out_of_range
 from lora_lab.lowrank import LowRank
@@ -53,9 +54,8 @@ def directions(delta: LowRank, *, of: Of = "delta", side: Side = "in") -> Float[
         _, s, vh = torch.linalg.svd(delta.lora_a.detach().to("cpu", torch.float64), full_matrices=False)
         kept: Tensor = vh[s > s[0] * max(delta.lora_a.shape) * torch.finfo(torch.float32).eps]
         return kept.mT
-    u, _, vh = delta.svd()
-    k = delta.numerical_rank
-    return vh[:k].mT if side == "in" else u[:, :k]
+    u, _, vh = delta.compact_svd()
+    return vh.mT if side == "in" else u
 
 
 def overlap(
@@ -81,15 +81,43 @@ def overlap(
     return tuple(overlap_of(name, first[name], second[name], of=of, side=side) for name in ([module] if module else shared))
 
 
-def overlap_of(name: str, first: LowRank, second: LowRank, *, of: Of = "delta", side: Side = "in") -> Overlap:
+def overlap_of(
+    name: str, first: LowRank, second: LowRank, *, of: Of = "delta", side: Side = "in", most: int | None = None
+) -> Overlap:
     """φ of every pair of leading subspaces of one matrix in two adapters, all from one product.
+
+    Args:
+        name: of the matrix.
+        first: its ΔW in the one adapter.
+        second: and in the other.
+        of: as of `directions`.
+        side: as of `directions`.
+        most: how many leading directions of either at most; None for all.
 
     Raises:
         AdapterError: the two updates have different shapes.
     """
     if first.shape != second.shape:
         raise AdapterError(f"{name} must have one shape in both adapters. Got {first.shape} and {second.shape}.")
-    u, v = directions(first, of=of, side=side), directions(second, of=of, side=side)
+    u, v = (directions(delta, of=of, side=side)[:, :most] for delta in (first, second))
+    return _overlap(name, of, side, u, v)
+
+
+def control_overlap(record: Overlap, *, seed: int = 0) -> Overlap:
+    """The overlap of as many directions of two random matrices of these shapes: what there is where nothing was learned.
+
+    The singular vectors of a matrix of independent normal entries, or of a product of two, span uniformly random subspaces.
+    """
+    if record.phi is None:
+        return record
+    u, v = (
+        random_subspace(record.dimension, k, "control_overlap", record.name, record.side, seed, which)
+        for which, k in enumerate((len(record.phi), len(record.phi[0])))
+    )
+    return _overlap(record.name, record.of, record.side, u, v)
+
+
+def _overlap(name: str, of: Of, side: Side, u: Float[Tensor, "d i"], v: Float[Tensor, "d j"]) -> Overlap:
     d, i_max, j_max = u.shape[0], u.shape[1], v.shape[1]
     if i_max == 0 or j_max == 0:
         return Overlap(name, of, side, d, None, None)

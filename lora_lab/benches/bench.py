@@ -143,6 +143,10 @@ class Bench(ABC):
         """What there is to know of the base's weights, one sentence; empty where they are the published ones."""
         return ""
 
+    def said_base_name(self) -> str:
+        """What adapter_config.json calls the base: a Hub id, or the folder where it has none."""
+        return self.base_name or str(self.base_folder().resolve())
+
     def geometry(self) -> Geometry:
         """The base's matrices, without its weights."""
         return read_geometry(self.build(meta=True))
@@ -166,6 +170,14 @@ class Bench(ABC):
         if len(shards) == 1:
             return sha256_of(shards[0])
         return _sha256_of_text("".join(map(sha256_of, shards)))
+
+    def supplies(self) -> Mapping[str, Path]:
+        """The folders and files beyond this package that training reads, by the names that it asks `handed_over` for.
+
+        Raises:
+            LabError: they cannot be had.
+        """
+        return {self.base_name: self.base_folder()}
 
     def prepare(self, *, notify: Notify = lambda _: None) -> None:
         """Fetch whatever training will need, telling `notify` what takes time.

@@ -1,6 +1,6 @@
 """The user's own: any base that transformers can classify or write with, and data of the user's choice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
-from lora_lab.assets import HUB_ID, MINILM, Notify, fetch, hub_snapshot
+from lora_lab.assets import HUB_ID, MINILM, Notify, fetch, handed_over, hub_snapshot
 from lora_lab.benches import smollm
 from lora_lab.benches.bench import Bench, Defaults, Retention, Splits
 from lora_lab.benches.examples import TextData
-from lora_lab.benches.own_data import Columns, is_file, read_columns, read_data
+from lora_lab.benches.own_data import Columns, is_file, place_of, read_columns, read_data
 from lora_lab.benches.retention import fixed_text
 from lora_lab.benches.task import Classification, Regression
 from lora_lab.benches.text import MAX_TOKENS, MAX_WRITTEN_TOKENS, classifier, completions, language_model, tokenised
@@ -34,7 +34,7 @@ class CustomBench(Bench):
     max_tokens: ClassVar[int | None] = MAX_TOKENS
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
-        folder = Path(self.name)
+        folder = handed_over(self.name) or Path(self.name)
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise DataError(f"The base must be a folder with a config.json. Got {self.name!r}.")
@@ -42,6 +42,13 @@ class CustomBench(Bench):
         if not HUB_ID.fullmatch(self.name):
             raise DataError(f"The bench must be a name of the lab's, a folder or a Hub id. Got {self.name!r}.")
         return _LAB_BASES[self.name](notify) if self.name in _LAB_BASES else _snapshot(self.name)
+
+    def said_base_name(self) -> str:
+        return self.name
+
+    def supplies(self) -> Mapping[str, Path]:
+        files = {self.data.path: Path(self.data.path)} if self.data and is_file(self.data.path) else {}
+        return {self.name: self.base_folder(), **files}
 
     def prepare(self, *, notify: Notify = lambda _: None) -> None:
         self.text_data()  # data that cannot be used are refused before a base is fetched for them
@@ -115,7 +122,7 @@ def columns_of(data: DataSpec) -> Columns:
 
 
 def _stamp(given: str) -> tuple[int, int] | None:
-    path = Path(given)
+    path = place_of(given)
     stat = path.stat() if is_file(given) and path.is_file() else None
     return (stat.st_mtime_ns, stat.st_size) if stat else None
 

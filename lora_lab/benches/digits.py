@@ -1,6 +1,6 @@
 """The instant bench: a small ViT that reads upright digits, and the same digits turned, inverted or noised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 from lora_lab.assets import DATA_DIR, Notify
 from lora_lab.benches.bench import Bench, Defaults, Retention, Split, Splits, halved, shuffled
 from lora_lab.benches.quiet import quiet_transformers
+from lora_lab.benches.task import Classification
 
 HELD_OUT = 497
 _FOLDER = DATA_DIR / "digits-base"
@@ -54,7 +55,7 @@ def upright() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
 def split(change: Callable[[Tensor], Tensor] = lambda images: images) -> tuple[Split, Split]:
     """(1,300 training digits, 497 held out), changed, then scaled to -1..1. No base or adapter trains on the latter."""
     images, labels = upright()
-    whole = Split({"pixel_values": change(images) * 2 - 1, "labels": labels})
+    whole = Split({"pixel_values": change(images) * 2 - 1, "labels": labels}, Classification(rows_a_batch=128))
     rows = torch.arange(len(whole))
     return whole.take(rows[:-HELD_OUT]), whole.take(rows[-HELD_OUT:])
 
@@ -80,6 +81,9 @@ class DigitsBench(Bench):
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
         return _FOLDER
+
+    def supplies(self) -> Mapping[str, Path]:
+        return {}
 
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         if meta:

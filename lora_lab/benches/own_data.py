@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_lab.assets import HUB_ID, sha256_of
+from lora_lab.assets import HUB_ID, handed_over, sha256_of
 from lora_lab.benches.examples import Completion, Labelled, TextData
 from lora_lab.benches.hub_data import HUB_DATASETS, Example, Row, cut, hub_rows, hub_share, load_named
 from lora_lab.errors import DataError
@@ -57,6 +57,11 @@ def is_file(path: str) -> bool:
     if path in HUB_DATASETS:
         return False
     return Path(path).suffix.lower() in _FILE_ENDINGS or Path(path).exists() or not _HUB_DATA.fullmatch(path)
+
+
+def place_of(path: str) -> Path:
+    """Where the file of a data path is: under that path, or where this process was handed it over."""
+    return handed_over(path) or Path(path)
 
 
 def read_data(data: DataSpec) -> TextData:
@@ -128,8 +133,8 @@ def resolved(data: DataSpec) -> DataSpec:
     named, default = () if data.path in HUB_DATASETS else columns_named(task), DataSpec(path=data.path)
     data = replace(data, **{column: getattr(default, column) for column in COLUMNS if column not in named})
     if is_file(data.path):
-        path = Path(data.path).resolve()
-        return replace(data, path=str(path), task=task, sha256=sha256_of(path))
+        sha256 = sha256_of(place_of(data.path))
+        return replace(data, path=str(Path(data.path).resolve()), task=task, sha256=sha256)
     return replace(data, task=task, sha256=_sha256_of_rows(read))
 
 
@@ -304,7 +309,7 @@ def file_rows(given: str) -> Rows:
     Raises:
         DataError: no such file, neither CSV nor JSONL, not in UTF-8, a line that is no object, or no rows.
     """
-    path = Path(given)
+    path = place_of(given)
     if not path.is_file():
         also = f"the id of a dataset on the Hub, or one of {', '.join(HUB_DATASETS)}"
         raise DataError(f"The data file must be a CSV or JSONL file that exists, {also}. Got {given!r}.")

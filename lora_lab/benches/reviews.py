@@ -1,5 +1,6 @@
 """Movie reviews: all-MiniLM-L6-v2 told to say whether a sentence praises or pans."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +38,9 @@ class ReviewsBench(Bench):
     def prepare(self, *, notify: Notify = lambda _: None) -> None:
         super().prepare(notify=notify)
         fetch(MOVIE_REVIEWS, notify=notify)
+
+    def supplies(self) -> Mapping[str, Path]:
+        return {asset.name: fetch(asset) for asset in (MINILM, MOVIE_REVIEWS)}
 
     def build(self, *, meta: bool = False) -> PreTrainedModel:
         return classifier(self.base_folder(), num_labels=2, meta=meta)

@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from lora_lab.assets import Asset, AssetFile, Notify, Package, cache_dir, fetch, hub_snapshot
+from lora_lab.assets import Asset, AssetFile, Notify, Package, cache_dir, fetch, handed_over, hub_snapshot
 from lora_lab.benches.quiet import quiet_transformers
 from lora_lab.errors import AssetError
 
@@ -34,6 +34,9 @@ def smollm_folder(*, notify: Notify = lambda _: None) -> Path:
     Raises:
         AssetError: neither can be had.
     """
+    given = handed_over(HUB_ID)
+    if given:
+        return given
     converted = cache_dir() / "SmolLM2-135M-Instruct-from-Q4_1"
     if (converted / _MARK).is_file():
         return converted

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import pearsonr
 from sklearn.metrics import matthews_corrcoef
 from torch import Tensor, nn
@@ -22,12 +22,17 @@ class Task(ABC):
     """A loss and a metric. `metric` is a name of `METRICS`; `loss` where there is none but the loss."""
 
     metric: str
-    rows_a_batch: int = 64  # that an evaluation reads at once
+    rows_a_batch: int = 32  # that an evaluation reads at once: more text than that is out of a core's cache
     is_slow: ClassVar[bool] = False  # whether the metric takes far longer than the loss, so that a run under way leaves it out
 
     @abstractmethod
+    def item_losses(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, " items"], Int[Tensor, " items"]]:
+        """The loss of every label or token that counts, without what a method adds to it, and which row of the batch it is in."""
+
     def loss(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, ""], int]:
-        """The sum of the loss over a batch, and over how many labels or tokens it is one; without what a method adds to it."""
+        """The sum of the loss over a batch, and over how many labels or tokens it is one."""
+        losses, _ = self.item_losses(logits, batch)
+        return losses.sum(), len(losses)
 
     @abstractmethod
     def predictions(self, logits: Float[Tensor, "..."]) -> Tensor | None:
@@ -48,9 +53,10 @@ class Classification(Task):
 
     metric: str = "accuracy"
 
-    def loss(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, ""], int]:
+    def item_losses(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, " items"], Int[Tensor, " items"]]:
         labels = batch["labels"].to(logits.device)
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), len(labels)
+        losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+        return losses, torch.arange(len(labels), device=labels.device)
 
     def predictions(self, logits: Float[Tensor, "..."]) -> Tensor | None:
         return logits.argmax(1).cpu()
@@ -69,9 +75,10 @@ class Regression(Task):
 
     metric: str = "pearson"
 
-    def loss(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, ""], int]:
+    def item_losses(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, " items"], Int[Tensor, " items"]]:
         labels = batch["labels"].to(logits.device)
-        return nn.functional.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="sum"), len(labels)
+        losses = nn.functional.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="none")
+        return losses, torch.arange(len(labels), device=labels.device)
 
     def predictions(self, logits: Float[Tensor, "..."]) -> Tensor | None:
         return logits.float().squeeze(-1).cpu()
@@ -89,6 +96,11 @@ def task_loss(task: Task, output: Any, batch: Batch) -> float:
     """Mean loss of a batch, without what a method adds to the loss that it trains on, as AdaLoRA does."""
     total, weight = task.loss(output.logits.detach(), batch)
     return float(total) / max(weight, 1)
+
+
+def without_labels(batch: Batch) -> dict[str, Tensor]:
+    """What a model reads, for its logits alone."""
+    return {name: column for name, column in batch.items() if name != "labels"}
 
 
 def on(device: torch.device, batch: Batch) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.generation import BaseStreamer
@@ -63,12 +63,13 @@ class Writing(Task):
     rows_a_batch: int = 16
     is_slow: ClassVar[bool] = True
 
-    def loss(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, ""], int]:
+    def item_losses(self, logits: Float[Tensor, "..."], batch: Batch) -> tuple[Float[Tensor, " items"], Int[Tensor, " items"]]:
         """Logits of virtual tokens before the text, where a method puts them there, are left out."""
         labels = batch["labels"].to(logits.device)[:, 1:]
         of_text = logits[:, -batch["labels"].shape[1] : -1]
         counted = labels != IGNORED
-        return nn.functional.cross_entropy(of_text[counted].float(), labels[counted], reduction="sum"), int(counted.sum())
+        losses = nn.functional.cross_entropy(of_text[counted].float(), labels[counted], reduction="none")
+        return losses, counted.nonzero()[:, 0]
 
     def predictions(self, logits: Float[Tensor, "..."]) -> Tensor | None:
         return None

@@ -7,11 +7,14 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from lora_lab.budget.budget import Budget, budget, budget_of_config
+from lora_lab.budget.budget import Budget, budget, budget_of_config, suited_quant
 from lora_lab.budget.cards import Card, cards, find_card
 from lora_lab.budget.counts import Term, count_terms, head_params, lora_params, method_params
+from lora_lab.budget.equal_budget import EqualChoice, equal_choice, r_for_params, ranks_for_params
 from lora_lab.budget.ledger import PARTS, Ledger
 from lora_lab.budget.models import Model, find_model, model_names
+from lora_lab.budget.paper import paper_figures
+from lora_lab.budget.sentences import remedy_sentence
 from lora_lab.budget.solver import (
     Remedy,
     cheapest_change,
@@ -21,7 +24,6 @@ from lora_lab.budget.solver import (
     max_r,
     max_seq,
     most_that_fits,
-    ranks_for_params,
     versus,
 )
 
@@ -29,6 +31,7 @@ __all__ = [
     "PARTS",
     "Budget",
     "Card",
+    "EqualChoice",
     "Ledger",
     "Model",
     "Remedy",
@@ -38,6 +41,7 @@ __all__ = [
     "cards",
     "cheapest_change",
     "count_terms",
+    "equal_choice",
     "equal_lines",
     "find_card",
     "find_model",
@@ -50,7 +54,11 @@ __all__ = [
     "method_params",
     "model_names",
     "most_that_fits",
+    "paper_figures",
+    "r_for_params",
     "ranks_for_params",
+    "remedy_sentence",
+    "suited_quant",
     "versus",
 ]
 

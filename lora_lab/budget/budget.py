@@ -14,7 +14,7 @@ from lora_lab.budget.ledger import Ledger
 from lora_lab.budget.models import Model, find_model
 from lora_lab.budget.notes import notes
 from lora_lab.errors import SpecError
-from lora_lab.specs import IN_PLACE, METHODS, MethodSpec, StepSpec
+from lora_lab.specs import IN_PLACE, METHODS, MethodSpec, Quant, StepSpec
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -166,6 +166,18 @@ def budget(
     from lora_lab.budget.trace import trace as traced  # noqa: PLC0415 (loads torch)
 
     return Budget(found, method, training, traced(found, method, training), source="trace")
+
+
+def suited_quant(method: str, quant: Quant, *, before: str) -> Quant:
+    """How the base is kept when another method is chosen: QLoRA brings its NF4, who trains the base takes it whole.
+
+    >>> suited_quant("qlora", "none", before="lora"), suited_quant("lora", "nf4-dq", before="qlora")
+    ('nf4-dq', 'none')
+    """
+    if method == "qlora" and quant == "none":
+        return "nf4-dq"
+    left_qlora = before == "qlora" and method != "qlora"
+    return "none" if method in IN_PLACE or left_qlora else quant
 
 
 def budget_of_config(model: str | Model, config_file: str, **step: Any) -> Budget:

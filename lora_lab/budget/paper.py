@@ -90,6 +90,24 @@ class PaperLatency:
         return self.seconds[name][0] / self.seconds["base"][0]
 
 
+@dataclass(frozen=True, slots=True)
+class PaperAmplification:
+    """A half of Table 7: ‖UᵀWVᵀ‖_F with U and V of r directions from ΔW, from W itself and at random."""
+
+    matrix: str
+    base_frobenius: float
+    r: int
+    on_delta: float
+    on_base: float
+    on_random: float
+    frobenius: float
+
+    @property
+    def factor(self) -> float:
+        """‖ΔW‖_F / on_delta, which the paper gives as 21.5 for r = 4."""
+        return self.frobenius / self.on_delta
+
+
 @cache
 def paper_figures() -> tuple[Figure, ...]:
     """Every count and size of the paper that follows from shapes, in the paper's order."""
@@ -109,6 +127,12 @@ def table_5() -> tuple[Accuracy, ...]:
 def table_6() -> tuple[Accuracy, ...]:
     """The effect of r on three choices of matrices."""
     return tuple(_accuracy(record) for record in _facts()["table_6"])
+
+
+def table_7() -> tuple[PaperAmplification, ...]:
+    """What ΔW_q of one layer amplifies, at r = 4 and at r = 64."""
+    facts = _facts()["table_7"]
+    return tuple(PaperAmplification(facts["matrix"], facts["base_frobenius"], **column) for column in facts["columns"])
 
 
 @cache

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lora_lab.budget.budget import Budget
 from lora_lab.budget.cards import Card
+from lora_lab.budget.equal_budget import EqualChoice
 from lora_lab.budget.solver import Remedy
 from lora_lab.specs import METHODS
 from lora_lab.units import count, gigabytes, percent
@@ -42,3 +43,17 @@ def remedy_sentence(remedy: Remedy, card: Card) -> str:
 def _listed(names: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def equal_sentence(choice: EqualChoice) -> str:
+    """What r a choice has for a budget, and what it trains.
+
+    >>> from lora_lab.specs import MethodSpec
+    >>> equal_sentence(EqualChoice(MethodSpec(r=2, target_modules=("q", "v")), params=2048, budget_params=3000))
+    'LoRA on q, v: r 2 trains 2,048 of 3,000 parameters.'
+    """
+    spec = choice.spec
+    on = f" on {', '.join(spec.targets)}" if spec.targets else ""
+    layers = f" in layers {', '.join(map(str, spec.layers_to_transform))}" if spec.layers_to_transform else ""
+    counts = f"{choice.params:,} of {choice.budget_params:,} parameters"
+    return f"{METHODS[spec.method].label}{on}{layers}: r {spec.r} trains {counts}."

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from lora_lab.budget.budget import Budget, budget
 from lora_lab.budget.cards import Card
-from lora_lab.budget.counts import method_params, targeted
+from lora_lab.budget.counts import targeted
 from lora_lab.geometry import Geometry
 from lora_lab.specs import METHODS, MethodSpec, StepSpec
 
@@ -21,18 +21,18 @@ def with_step(made: Budget, spec: MethodSpec | None = None, **changes: object) -
 
 def max_r(made: Budget, card: Card) -> int | None:
     """The largest r that fits a card, no larger than the update's full rank; None where none fits, or where r means nothing."""
-    most = _most_r(made)
-    return most and _largest(most, lambda r: with_step(made, replace(made.spec, r=r, rank_pattern=())).fits(card))
+    most = most_r(made.model.geometry, made.spec, tokens=made.step.seq)
+    return most and largest(most, lambda r: with_step(made, replace(made.spec, r=r, rank_pattern=())).fits(card))
 
 
 def max_batch(made: Budget, card: Card) -> int | None:
     """The largest batch that fits, other things equal."""
-    return _largest(_MOST_BATCH, lambda batch: with_step(made, batch=batch).fits(card))
+    return largest(_MOST_BATCH, lambda batch: with_step(made, batch=batch).fits(card))
 
 
 def max_seq(made: Budget, card: Card) -> int | None:
     """The longest sequence that fits, other things equal; no longer than 2^20."""
-    return _largest(_MOST_SEQ, lambda seq: with_step(made, seq=seq).fits(card))
+    return largest(_MOST_SEQ, lambda seq: with_step(made, seq=seq).fits(card))
 
 
 def most_that_fits(made: Budget, card: Card) -> dict[str, int | None]:
@@ -42,19 +42,23 @@ def most_that_fits(made: Budget, card: Card) -> dict[str, int | None]:
     return {"max_r": max_r(made, card), "max_batch": max_batch(made, card), "max_seq": max_seq(made, card)}
 
 
-def _most_r(made: Budget) -> int | None:
-    geometry, spec = made.model.geometry, made.spec
+def most_r(geometry: Geometry, spec: MethodSpec, *, tokens: int) -> int | None:
+    """The largest r there is any sense in: a matrix' full rank, the hidden width, `tokens` or the layers; None without an r."""
     meaning = METHODS[spec.method].r_is
     if not meaning:
         return None
     if METHODS[spec.method].has_targets:
         return min(m.max_r for m in targeted(geometry, spec))
     hidden = geometry.architecture.hidden if geometry.architecture else 0
-    return {"bottleneck width": hidden, "virtual tokens": made.step.seq, "top layers": len(geometry.stacks)}[meaning]
+    return {"bottleneck width": hidden, "virtual tokens": tokens, "top layers": len(geometry.stacks)}[meaning]
 
 
-def _largest(most: int, fits: Callable[[int], bool]) -> int | None:
-    """The largest n in 1..most that fits, where fewer always fit too."""
+def largest(most: int, fits: Callable[[int], bool]) -> int | None:
+    """The largest n in 1..most that fits, where fewer always fit too; None where 1 does not.
+
+    >>> largest(100, lambda n: n * n <= 50), largest(100, lambda n: n < 1)
+    (7, None)
+    """
     if not fits(1):
         return None
     low, high = 1, most + 1
@@ -144,21 +148,6 @@ def _changed(made: Budget, changes: Iterable[Change]) -> Budget:
     for change in changes:
         spec, step = change.apply(spec, step)
     return with_step(made, spec, **{name: getattr(step, name) for name in step.__dataclass_fields__})
-
-
-def ranks_for_params(
-    geometry: Geometry, params: int, choices: Iterable[tuple[str, ...]], *, method: str = "lora"
-) -> dict[tuple[str, ...], int | None]:
-    """Equal budgets: for each choice of targets the largest r that trains no more than `params`; None where r = 1 is too much.
-
-    Source: Hu et al. 2021, Table 5.
-    """
-    found: dict[tuple[str, ...], int | None] = {}
-    for targets in choices:
-        spec = MethodSpec(method=method, target_modules=targets)
-        most = min(m.max_r for m in targeted(geometry, spec))
-        found[targets] = _largest(most, lambda r, spec=spec: method_params(geometry, replace(spec, r=r)) <= params)  # type: ignore[misc]
-    return found
 
 
 def versus(made: Budget) -> dict[str, Budget]:

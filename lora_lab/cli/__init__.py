@@ -7,10 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lora_lab.cli import budget, latency, look, methods, preview, train
+from lora_lab.cli import budget, delete, drift, gradients, latency, look, methods, perf, preview, reproduce, results, search, train
 from lora_lab.errors import LabError
 
-_GROUPS = (budget, preview, train, methods, look, latency)
+_GROUPS = (budget, preview, train, search, methods, results, delete, look, drift, gradients, reproduce, latency, perf)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,10 +5,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from lora_lab.errors import SpecError
 from lora_lab.specs import METHODS, DataSpec, Init, MethodSpec, Task, parse_layers, resolve_alpha
+from lora_lab.sweep_spec import AXES
+
+if TYPE_CHECKING:
+    from lora_lab.benches import Bench
 
 # The core is imported inside each command: `--help` and the other commands wait for no torch.
 # ruff: noqa: PLC0415
@@ -45,6 +49,10 @@ def bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quant", help="none, int8, nf4 or nf4-dq; QLoRA means nf4-dq by default")
     command.add_argument("--optimizer", help="a class of torch.optim or bitsandbytes.optim; AdamW by default")
     command.add_argument("--device", help="cuda, mps or cpu; the best there is by default")
+    runs_flag(command)
+
+
+def runs_flag(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
 
 
@@ -56,6 +64,13 @@ def method_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--layers", default="", help="layers to adapt, such as 0-5,8")
     command.add_argument("--bias", default="none", help="biases trained beside: none, all or lora_only")
     command.add_argument("--init", default="default", help=f"start values of A and B: {', '.join(get_args(Init))}")
+
+
+def runner_flags(command: argparse.ArgumentParser) -> None:
+    """What trains the runs."""
+    command.add_argument("--runner", default="process", help="process, inline or ray")
+    address = "of ray: HOST:PORT of a cluster that this machine is part of, or auto; by default one of this machine alone"
+    command.add_argument("--address", help=address)
 
 
 def method_spec(arguments: argparse.Namespace) -> MethodSpec:
@@ -73,17 +88,38 @@ def method_spec(arguments: argparse.Namespace) -> MethodSpec:
     )
 
 
+def axes(arguments: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
+    """The values of every axis of a grid that a flag was given for."""
+    said = {name: getattr(arguments, axis.flag.replace("-", "_"), None) for name, axis in AXES.items()}
+    return {name: AXES[name].read_all(text) for name, text in said.items() if text is not None}
+
+
+def grouped_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--grouped", default="auto", help="auto (runs that can share a pass do), never, or the most runs of a pass"
+    )
+
+
+def grouped_of(arguments: argparse.Namespace) -> str | int:
+    return int(arguments.grouped) if arguments.grouped.isdigit() else str(arguments.grouped)
+
+
 def prepare(arguments: argparse.Namespace) -> None:
-    """Fetch what the bench needs, saying so; and what there is to know of the base's weights."""
+    """Fetch what the named bench needs, saying so; and what there is to know of the base's weights."""
     from lora_lab.benches import find_bench
 
-    bench = find_bench(arguments.bench, data_of(arguments))
-    bench.prepare(notify=_say)
+    prepare_bench(find_bench(arguments.bench, data_of(arguments)))
+
+
+def prepare_bench(bench: "Bench") -> None:
+    """`prepare` for a bench that is found already."""
+    bench.prepare(notify=say)
     if note := bench.note():
-        _say(note)
+        say(note)
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
+    """Progress, on standard error."""
     print(sentence, file=sys.stderr, flush=True)
 
 

@@ -1,14 +1,13 @@
 """`latency`: what an adapter costs in time, whether merging changes the answers, and what switching the task takes."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.cli.flags import command, data_of, number, print_json
+from lora_lab.cli.flags import command, data_of, number, prepare_bench, print_json, runs_flag
 from lora_lab.errors import LabError, SpecError
-from lora_lab.units import file_size, short_time
+from lora_lab.units import file_size, mean_ms, short_time
 
 if TYPE_CHECKING:
     from lora_lab.analysis.timings import Latency, LogitDifferences, Switching
@@ -28,7 +27,7 @@ def add(commands: Any) -> None:
     latency.add_argument("--text-column", default="text")
     latency.add_argument("--label-column", default="label")
     latency.add_argument("--run", metavar="RUN", help="a run's id: its adapter is merged, in place of a random one")
-    latency.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+    runs_flag(latency)
     latency.add_argument("--r", default="8", help="LoRA's rank, the bottlenecks' width, the prefix's tokens")
     latency.add_argument("--shapes", default="", help="batch x tokens such as 1x32,8x128; batch sizes where the base reads none")
     latency.add_argument("--repeats", default="20", help="rounds at each shape")
@@ -79,7 +78,7 @@ def _subject(arguments: argparse.Namespace, run: "Run | None") -> "Subject":
     if name not in BENCH_NAMES and data is None:
         return find_subject(name)
     bench = find_bench(name, data)
-    bench.prepare(notify=lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    prepare_bench(bench)
     return find_subject(bench)
 
 
@@ -145,10 +144,10 @@ def _print_latency(record: "Latency", paper: "Sequence[PaperLatency]") -> None:
     print(latency_caption(record))
     print("\nThe paper's Table 1: GPT-2 medium on a Quadro RTX 8000, mean ± sd of 100 trials")
     for one in paper:
-        for name, (mean_s, sd_s) in one.seconds.items():
+        for name, printed in one.seconds.items():
             label = "Base (and LoRA, merged)" if name == "base" else variant_label(name)
-            printed, shape = f"{1000 * mean_s:.1f} ± {1000 * sd_s:.1f} ms", f"{one.batch} × {one.tokens}"
-            print(f"{shape:>10} {label:23} {printed:>18} {one.ratio(name):.3f}")
+            shape, ms = f"{one.batch} × {one.tokens}", f"{mean_ms(*printed)} ms"
+            print(f"{shape:>10} {label:23} {ms:>18} {one.ratio(name):.3f}")
     print("\n" + " ".join(on_a_gpu(record)))
 
 

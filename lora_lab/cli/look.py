@@ -1,12 +1,11 @@
 """`inspect`, `compare` and `merge`: what is in an adapter."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from lora_lab.cli.flags import command, print_json
+from lora_lab.cli.flags import command, number, print_json, runs_flag
 from lora_lab.metrics import METRICS
 
 # The core is imported inside each command: `--help` and the other commands wait for no torch.
@@ -17,12 +16,15 @@ def add(commands: Any) -> None:
     """Put `inspect`, `merge` and `compare` on the parser."""
     inspect = command(commands, "inspect", _inspect, "the spectrum of every ΔW of an adapter")
     inspect.add_argument("adapter", help="a PEFT folder, a file in one, a Hub id, or a run's id")
-    inspect.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+    inspect.add_argument("--base", help="a bench, a folder or a Hub id: also amplification and intruder dimensions")
+    inspect.add_argument("--k", default="10", help="how many leading directions of W + ΔW may be intruders")
+    inspect.add_argument("--threshold", default="0.5", help="below this |cos| with every direction of W one is")
+    runs_flag(inspect)
 
     merge = command(commands, "merge", _merge, "what merging an adapter into its base costs, and the merged model")
     merge.add_argument("run", metavar="RUN", help="a run's id")
     merge.add_argument("--out", help="a folder for the merged model, whole, as transformers saves it")
-    merge.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+    runs_flag(merge)
 
     compare = command(commands, "compare", _compare, "φ between two runs or adapters")
     compare.add_argument("first", metavar="RUN1", help="a run's id, or an adapter as for inspect")
@@ -30,27 +32,52 @@ def add(commands: Any) -> None:
     compare.add_argument("--of", default="delta", choices=("delta", "a"), help="singular vectors of ΔW, or of A")
     compare.add_argument("--side", default="in", choices=("in", "out"), help="input or output side")
     compare.add_argument("--module", help="one matrix only")
-    compare.add_argument("--runs", default=os.environ.get("LORA_LAB_RUNS", "runs"), help="where runs are kept")
+    runs_flag(compare)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from lora_lab.analysis import spectrum
+    from lora_lab.benches.base_weights import open_base
 
-    adapter = _open(arguments.adapter, arguments.runs)
+    base = open_base(arguments.base) if arguments.base else None
+    adapter = _open(arguments.adapter, arguments.runs, base)
     spectra = spectrum(adapter)
+    beside = _beside_base(adapter, base, arguments) if base is not None else [{} for _ in spectra]
     if arguments.json:
-        modules = [{**asdict(one), "scaling_source": adapter.scaling_source} for one in spectra]
+        told = zip(spectra, beside, strict=True)
+        modules = [{**asdict(one), "scaling_source": adapter.scaling_source, **more} for one, more in told]
         print_json({"format": adapter.format, "modules": modules, "warnings": list(adapter.warnings)})
         return 0
-    print(f"{'matrix':40} {'shape':>11} {'r':>4} {'‖ΔW‖':>9} {'stable':>7} {'effective':>10}")
-    for one in spectra:
-        shape, ranks = f"{one.shape[0]}×{one.shape[1]}", (_rank(one.stable_rank), _rank(one.effective_rank))
-        print(f"{one.name:40} {shape:>11} {one.r:>4} {one.frobenius:>9.4g} {ranks[0]:>7} {ranks[1]:>10}")
+    _print_inspected(spectra, beside)
     for warning in adapter.warnings:
         print(warning, file=sys.stderr)
     return 0
+
+
+def _beside_base(adapter: Any, base: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What W adds to every matrix, one W in memory at a time."""
+    from dataclasses import asdict
+
+    from lora_lab.analysis import amplification, intruders
+
+    k, threshold = number("k", arguments.k, int), number("threshold", arguments.threshold, float)
+    pairs = zip(amplification(adapter, base), intruders(adapter, base, k=k, threshold=threshold), strict=True)
+    return [{"amplification": asdict(one), "intruder_dimensions": asdict(new)} for one, new in pairs]
+
+
+def _print_inspected(spectra: Any, beside: list[dict[str, Any]]) -> None:
+    more = f" {'factor':>8} {'intruders':>10}" if any(beside) else ""
+    print(f"{'matrix':40} {'shape':>11} {'r':>4} {'‖ΔW‖':>9} {'stable':>7} {'effective':>10}{more}")
+    for one, extra in zip(spectra, beside, strict=True):
+        shape, ranks = f"{one.shape[0]}×{one.shape[1]}", (_rank(one.stable_rank), _rank(one.effective_rank))
+        told = f"{one.name:40} {shape:>11} {one.r:>4} {one.frobenius:>9.4g} {ranks[0]:>7} {ranks[1]:>10}"
+        if extra:
+            new = extra["intruder_dimensions"]
+            of = f"{new['count']} of {new['k']}"
+            told += f" {_rank(extra['amplification']['factor']):>8} {of:>10}"
+        print(told)
 
 
 def _merge(arguments: argparse.Namespace) -> int:
@@ -100,17 +127,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open(source: str, runs: str) -> Any:
-    """An adapter by its place, or by the id of a run in the store."""
-    from lora_lab.adapters import load_adapter
+def _open(source: str, runs: str, base: Any = None) -> Any:
+    """An adapter by its place, or by the id of a run in the store, which knows its own base."""
+    from lora_lab.sweeps.subjects import subject_of
 
-    looks_like_id = len(source) <= 12 and all(c in "0123456789abcdef" for c in source)
-    if looks_like_id and not Path(source).exists() and Path(runs).is_dir():
-        from lora_lab.sweeps import RunStore
-
-        return RunStore(runs).get(source).adapter()
-    place = Path(source)
-    return load_adapter(place / "adapter" if (place / "adapter" / "adapter_config.json").is_file() else source)
+    return subject_of(source, base=base, runs=runs).adapter
 
 
 def _rank(value: float | None) -> str:

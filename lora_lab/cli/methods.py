@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.cli.flags import bench_flags, command, data_of, names, number, optional, prepare, print_json
+from lora_lab.cli.flags import bench_flags, command, data_of, names, number, optional, prepare, print_json, runner_flags
 from lora_lab.cli.train import report_progress
 from lora_lab.specs import METHODS
 from lora_lab.units import count, file_size, seconds
@@ -26,13 +26,12 @@ def add(commands: Any) -> None:
     methods.add_argument("--lr-factors", default="0.3,1,3", help="learning rates tried, as multiples of each method's own")
     methods.add_argument("--alpha", default="16", help="lora_alpha, or a multiple of the rank such as 2r")
     methods.add_argument("--seeds", default="0,1,2")
-    methods.add_argument("--runner", default="process", help="process or inline")
+    runner_flags(methods)
     methods.add_argument("--csv", help="write the table to this file")
     methods.add_argument("--peft-json", help="write a file a run in the schema of PEFT's method_comparison to this folder")
 
 
 def _methods(arguments: argparse.Namespace) -> int:
-    from lora_lab.analysis.comparison import compare
     from lora_lab.sweeps.method_bench import bench_methods
 
     spec = _spec(arguments)
@@ -43,10 +42,11 @@ def _methods(arguments: argparse.Namespace) -> int:
         data=data_of(arguments),
         runs=arguments.runs,
         runner=arguments.runner,
+        address=arguments.address,
         device=arguments.device,
         watch=report_progress,
     )
-    comparison = compare(bench.table)
+    comparison = bench.comparison
     for run_id, message in bench.failed.items():
         print(f"{run_id}: {message}", file=sys.stderr)
     _write_files(arguments, bench, comparison)

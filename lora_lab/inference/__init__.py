@@ -2,6 +2,7 @@
 
 from lora_lab.inference.answering import Judged, Said, judge, latest, stream_answers
 from lora_lab.inference.costs import MergeCost, merge_costs, on_unquantized
+from lora_lab.inference.first_steps import first_gradients_of
 from lora_lab.inference.latency import latency_by_shape, measure_latency
 from lora_lab.inference.live_models import BASE, Answerer, LiveModels, base_quant
 from lora_lab.inference.merged_logits import differences_of_random, differences_of_run, logit_differences
@@ -13,6 +14,7 @@ from lora_lab.inference.rule import chain_rule_of
 from lora_lab.inference.shelf import AdapterShelf
 from lora_lab.inference.subject import Subject, default_shapes, find_subject
 from lora_lab.inference.switching import measure_switching
+from lora_lab.inference.truncation import TruncatedScore, truncated_scores
 
 __all__ = [
     "BASE",
@@ -26,6 +28,7 @@ __all__ = [
     "Question",
     "Said",
     "Subject",
+    "TruncatedScore",
     "answer_kind",
     "base_quant",
     "chain_rule_of",
@@ -34,6 +37,7 @@ __all__ = [
     "differences_of_run",
     "export_merged",
     "find_subject",
+    "first_gradients_of",
     "inputs_of",
     "judge",
     "latency_by_shape",
@@ -49,6 +53,7 @@ __all__ = [
     "question_of",
     "stream_answers",
     "test_split",
+    "truncated_scores",
     "unload_merged",
     "written_prompt",
 ]

@@ -17,7 +17,8 @@ from lora_lab.methods.bottleneck import add_bottlenecks
 from lora_lab.methods.eva import Batch, read_eva_start
 from lora_lab.methods.method_config import PEFT_METHODS, method_config
 from lora_lab.methods.refusals import refuse_unfit
-from lora_lab.methods.start import attaching, draw_start, key_of
+from lora_lab.methods.start import attaching, draw_start
+from lora_lab.random_key import key_of
 from lora_lab.roles import Role, layer_of, stack_of
 from lora_lab.specs import COMBINED, METHODS, MethodSpec
 

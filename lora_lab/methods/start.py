@@ -1,6 +1,5 @@
 """Start values that depend on (seed, r, module) and on nothing else."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -10,6 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lora_lab.methods.bottleneck import Bottleneck
+from lora_lab.random_key import key_of
 from lora_lab.specs import MethodSpec
 
 # PEFT's own names of the start values that are drawn at random and leave the base alone.
@@ -20,13 +20,8 @@ _DRAWN: dict[str, bool | str] = {"default": True, "gaussian": "gaussian", "ortho
 def stream(*key: object) -> Iterator[None]:
     """A block whose random numbers come from this key alone; the global stream stays where it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_of(*key))
+        torch.default_generator.manual_seed(key_of(*key))  # the CPU's alone: start values are drawn there
         yield
-
-
-def key_of(*key: object) -> int:
-    """63 bits that a random stream can begin with."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest()) >> 1
 
 
 def attaching(spec: MethodSpec, seed: int | None) -> AbstractContextManager[None]:
@@ -40,22 +35,22 @@ def draw_start(model: nn.Module, spec: MethodSpec, *, seed: int, heads: Iterable
     With a stream shared by all the A of r = 8 would be rows of that of r = 64, and their overlap an artefact.
     """
     for name, module in model.named_modules():
-        with stream("lora_a", seed, spec.r, name):
-            if isinstance(module, AdaLoraLayer):
-                module.reset_lora_parameters("default")
-            elif isinstance(module, LoraLayer) and spec.init_lora_weights in _DRAWN:
-                _reset(module, spec.init_lora_weights)
-            elif isinstance(module, Bottleneck):
-                module.down.reset_parameters()
+        if isinstance(module, LoraLayer | Bottleneck):
+            with stream("lora_a", seed, spec.r, name):
+                _draw(module, spec.init_lora_weights)
     for head in heads:
         _draw_head(model, head, seed=seed)
 
 
-def _reset(layer: LoraLayer, init: str) -> None:
-    if init == "orthogonal":
-        layer.orthogonal_init("default")
-    else:
-        layer.reset_lora_parameters("default", _DRAWN[init])
+def _draw(module: LoraLayer | Bottleneck, init: str) -> None:
+    if isinstance(module, Bottleneck):
+        module.down.reset_parameters()
+    elif isinstance(module, AdaLoraLayer):
+        module.reset_lora_parameters("default")
+    elif init == "orthogonal":
+        module.orthogonal_init("default")
+    elif init in _DRAWN:
+        module.reset_lora_parameters("default", _DRAWN[init])
 
 
 def _draw_head(model: nn.Module, head: str, *, seed: int) -> None:

@@ -1,8 +1,13 @@
 """Short names for runs beside each other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lora_lab.specs import METHODS, RunSpec
+
+if TYPE_CHECKING:
+    from lora_lab.sweeps.subjects import Subject  # its package loads torch, which a label does not need
 
 
 def labels_of(specs: Sequence[RunSpec]) -> list[str]:
@@ -12,6 +17,28 @@ def labels_of(specs: Sequence[RunSpec]) -> list[str]:
     """
     several = len({spec.tuning.method for spec in specs}) > 1
     return [" · ".join([*_named(spec, several), *_r_of(spec), *_differing(spec, specs), f"seed {spec.seed}"]) for spec in specs]
+
+
+def subject_labels(subjects: "Sequence[Subject]") -> list[str]:
+    """What tells adapters apart: runs by what they differ in, others by their place; by number where one is there twice."""
+    keys = [subject.key for subject in subjects]
+    if len(set(keys)) < len(keys):
+        return [f"run {i}" for i in range(1, len(keys) + 1)]
+    specs = [subject.run.spec for subject in subjects if subject.run]
+    if len(specs) == len(subjects):
+        return labels_of(specs)
+    return _told_apart([labels_of([subject.run.spec])[0] if subject.run else subject.place for subject in subjects])
+
+
+def _told_apart(labels: list[str]) -> list[str]:
+    """Numbers behind names that are there twice."""
+    return [f"{label} ({i})" if labels.count(label) > 1 else label for i, label in enumerate(labels, 1)]
+
+
+def configuration_labels(specs: Sequence[RunSpec]) -> list[str]:
+    """`labels_of` without the seed: empty where there is but one configuration, and nothing to tell it from."""
+    alike = [replace(spec, seed=0) for spec in specs]
+    return [label.removesuffix("seed 0").removesuffix(" · ") for label in labels_of(alike)]
 
 
 def row_label(spec: RunSpec, *, alpha_by_rank: bool = False) -> str:

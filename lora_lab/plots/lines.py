@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lora_lab.analysis.records import Spectrum
 from lora_lab.events import EvalEvent, StepEvent
 from lora_lab.metrics import METRICS, Metric
 from lora_lab.plots.labels import labels_of
@@ -11,6 +12,7 @@ from lora_lab.specs import RunSpec
 
 if TYPE_CHECKING:
     from lora_lab.sweeps import RunProgress  # its package loads torch, which a plot does not need
+    from lora_lab.sweeps.subjects import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +72,21 @@ def spectrum_lines(specs: Sequence[RunSpec], singular_values: Sequence[Sequence[
         SpectrumLine(label, spec.tuning.r, spec.seed, tuple(values), spec.tuning.method)
         for label, spec, values in zip(labels, specs, singular_values, strict=True)
     ]
+
+
+def subject_lines(subjects: "Sequence[Subject]", labels: Sequence[str], spectra: Sequence[Spectrum]) -> list[SpectrumLine]:
+    """One line an adapter, from its spectrum of one matrix; the seed of a run is its dash, the place of another its own."""
+    specs = [subject.run.spec for subject in subjects if subject.run]
+    if len(specs) == len(subjects):
+        return spectrum_lines(specs, [one.singular_values for one in spectra])
+    told = zip(subjects, labels, spectra, strict=True)
+    return [
+        SpectrumLine(label, one.r, i, one.singular_values, subject.run.spec.tuning.method if subject.run else "lora")
+        for i, (subject, label, one) in enumerate(told)
+    ]
+
+
+def live_spectrum_lines(runs: "Sequence[RunProgress]", matrix: str | None) -> list[SpectrumLine]:
+    """One line a run, from the spectrum of one matrix that it told last; of a run that has told none, one without values."""
+    seen = [run.spectrum.singular_values.get(matrix or "", ()) if run.spectrum else () for run in runs]
+    return spectrum_lines([run.spec for run in runs], seen)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from lora_lab.analysis.method_records import MethodRow, MethodTable, front, mean_of, sd_of
 from lora_lab.metrics import METRICS, Metric
 from lora_lab.plots.method_captions import budget_label
+from lora_lab.plots.metric_axes import tick_format
 from lora_lab.plots.theme import TEXT, figure, nothing_yet, run_colour
 from lora_lab.specs import METHODS
 from lora_lab.units import count, file_size
@@ -71,15 +72,11 @@ def column(table: MethodTable, name: str) -> Column:
     found, kept = COLUMNS[name], next((row.kept for row in table.rows if row.kept), None)
     if name == "score":
         label = f"{table.metric.label} (test split)"
-        return replace(found, label=label, more_is_better=table.metric.higher_is_better, tick_format=_ticks(table.metric))
+        return replace(found, label=label, more_is_better=table.metric.higher_is_better, tick_format=tick_format(table.metric))
     if name == "after" and kept:
         ticks = ".0%" if kept == "accuracy" else ""
         return replace(found, label=KEPT[kept], more_is_better=kept != "loss", tick_format=ticks)
     return found
-
-
-def _ticks(metric: Metric) -> str:
-    return ".0%" if metric.unit == "share" else ""
 
 
 def pareto(table: MethodTable, *, x: str = "trainable_params", y: str = "score") -> go.Figure:
@@ -179,7 +176,7 @@ def rate_curves(table: MethodTable) -> go.Figure:
             _rate_curve(fig, row, metric, is_named=row.name in named)
     if not fig.data:
         return nothing_yet(fig, "The first rate that every seed has tried is the first point.")
-    return fig.update_yaxes(tickformat=_ticks(metric)) if _ticks(metric) else fig
+    return fig.update_yaxes(tickformat=tick_format(metric)) if tick_format(metric) else fig
 
 
 def _rate_curve(fig: go.Figure, row: MethodRow, metric: Metric, *, is_named: bool) -> None:

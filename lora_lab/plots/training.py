@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from lora_lab.metrics import METRICS
 from lora_lab.plots.lines import CurveLine
+from lora_lab.plots.metric_axes import hover_text, score_axis
 from lora_lab.plots.theme import PALETTE, figure, legend_entries, make_room, nothing_yet, run_colour, seed_dash
 
 _POINTS = 150  # a curve of more is drawn through every n-th
@@ -29,7 +30,7 @@ def score_curves(lines: Iterable[CurveLine]) -> go.Figure:
     lines = [line for line in lines if line.scores]
     metric = lines[0].metric if lines else METRICS["accuracy"]
     fig = figure(x="optimizer step", y=f"{metric.label} (validation split)")
-    hover = "%{y:.1%}" if metric.unit == "share" else "%{y:.3g}"
+    hover = hover_text(metric)
     for line, entry in zip(lines, legend_entries(lines), strict=True):
         steps, scores = [step for step, _ in line.scores], [score for _, score in line.scores]
         _curve(fig, line, entry, steps, scores, f"step %{{x}}: {hover}", markers=True)
@@ -40,7 +41,7 @@ def score_curves(lines: Iterable[CurveLine]) -> go.Figure:
         position = "top right" if i else "bottom right"
         fig.add_hline(base, annotation_text=f"frozen base {metric.text(base)}", annotation_position=position, **style)
     fig.update_layout(showlegend=False)  # the loss curves beside it carry the same one
-    return fig.update_yaxes(tickformat=".0%", range=[0, 1.02]) if metric.unit == "share" else fig
+    return score_axis(fig, metric)
 
 
 def _curve(

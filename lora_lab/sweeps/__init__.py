@@ -5,8 +5,9 @@ from lora_lab.sweeps.grid import expand
 from lora_lab.sweeps.jobs import Job
 from lora_lab.sweeps.memory import RunMemory, memory_of
 from lora_lab.sweeps.progress import RunProgress
+from lora_lab.sweeps.run import Run
 from lora_lab.sweeps.runners import RUNNERS, sweep_events, warm_up
-from lora_lab.sweeps.store import Run, RunStore
+from lora_lab.sweeps.store import RunStore
 from lora_lab.sweeps.worker import record_run
 
 __all__ = [

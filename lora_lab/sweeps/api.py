@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Any, overload
 from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import TrainingError
 from lora_lab.events import DoneEvent, Event
-from lora_lab.specs import DataSpec, MethodSpec, RunSpec, SweepSpec
+from lora_lab.specs import DataSpec, MethodSpec, RunSpec
+from lora_lab.sweep_spec import SweepSpec
 from lora_lab.sweeps.grid import expand
+from lora_lab.sweeps.groups import Grouped
+from lora_lab.sweeps.results import results_table
+from lora_lab.sweeps.run import Run
 from lora_lab.sweeps.runners import check_runner, sweep_events
-from lora_lab.sweeps.store import Run, RunStore
+from lora_lab.sweeps.store import RunStore
 from lora_lab.training import plan_run
 
 if TYPE_CHECKING:
+    import pandas as pd
     import peft
 
 Watch = Callable[[RunSpec, Event], None]
@@ -45,6 +51,10 @@ class Sweep(Sequence[Run]):
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
+
+    def table(self) -> "pd.DataFrame":
+        """The runs as a pandas table: see `results_table`."""
+        return results_table(self.runs)
 
 
 def train(
@@ -87,11 +97,13 @@ def sweep(
     runs: str | Path = "runs",
     runner: str = "process",
     device: str | None = None,
+    grouped: Grouped = "auto",
+    address: str | None = None,
     watch: Watch = lambda spec, event: None,
 ) -> Sweep:
-    """Train every run of a grid that the store does not have; arguments as for `train`."""
+    """Train every run of a grid that the store does not have; arguments as for `train` and `sweep_events`."""
     found: Bench = find_bench(bench, data)
-    return run_specs(expand(found, grid), runs, runner=runner, device=device, watch=watch)
+    return run_specs(expand(found, grid), runs, runner=runner, device=device, grouped=grouped, address=address, watch=watch)
 
 
 def run_specs(
@@ -100,17 +112,21 @@ def run_specs(
     *,
     runner: str,
     device: str | None,
+    grouped: Grouped = "auto",
+    address: str | None = None,
     watch: Watch = lambda spec, event: None,
 ) -> Sweep:
     """Train planned runs to their end and gather them."""
-    check_runner(runner, device)
+    check_runner(runner, device, address)
     began_s, store = time.perf_counter(), RunStore(runs)
     by_id = {spec.run_id: spec for spec in specs}
     complete = store.complete_ids()
     skipped = tuple(run_id for run_id in by_id if run_id in complete)
     failed = {}
-    for run_id, event in sweep_events(specs, store, runner=runner, device=device):
-        watch(by_id[run_id], event)
-        if isinstance(event, DoneEvent) and event.status == "failed":
-            failed[run_id] = event.message
+    events = sweep_events(specs, store, runner=runner, device=device, grouped=grouped, address=address)
+    with closing(events):  # whatever `watch` raises, no run stays claimed
+        for run_id, event in events:
+            watch(by_id[run_id], event)
+            if isinstance(event, DoneEvent) and event.status == "failed":
+                failed[run_id] = event.message
     return Sweep(tuple(store.find(by_id)), skipped, failed, time.perf_counter() - began_s)

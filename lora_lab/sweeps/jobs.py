@@ -1,18 +1,25 @@
 """A sweep under way, as somebody watching it sees it."""
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from lora_lab.errors import LabError
 from lora_lab.events import Event, StepEvent
 from lora_lab.specs import RunSpec
+from lora_lab.sweeps.crew import GRACE_S
+from lora_lab.sweeps.groups import Grouped
+from lora_lab.sweeps.orders import Orders
 from lora_lab.sweeps.progress import RunProgress
+from lora_lab.sweeps.run import Run
 from lora_lab.sweeps.runners import Tagged, sweep_events
-from lora_lab.sweeps.store import Run, RunStore
+from lora_lab.sweeps.store import RunStore
 
 More = Callable[[Sequence[Run]], Sequence[RunSpec]]  # what is wanted, all in all, once these runs are there
+_MOST_WAIT_S = 2 * GRACE_S
 JobState = Literal["waiting", "running", "stopping", "finished", "stopped", "failed"]
 
 
@@ -25,6 +32,8 @@ class Job:
         runner: as for `sweep_events`.
         device: as for `train_events`.
         turn: held while it trains, so that jobs which share one go one after the other.
+        grouped: as for `sweep_events`.
+        address: as for `sweep_events`.
         more: asked after each round with the runs that there are by then; runs that it wants besides are the next round.
     """
 
@@ -36,9 +45,12 @@ class Job:
         runner: str = "process",
         device: str | None = None,
         turn: threading.Semaphore | None = None,
+        grouped: Grouped = "auto",
+        address: str | None = None,
         more: More | None = None,
     ) -> None:
-        self.store, self.runner, self.device, self._more = store, runner, device, more
+        self.store, self.runner, self._more = store, runner, more
+        self._orders = Orders(device, grouped, address)
         self.specs: tuple[RunSpec, ...] = ()
         self.runs: dict[str, RunProgress] = {}
         self.skipped: tuple[str, ...] = ()
@@ -48,14 +60,27 @@ class Job:
         self._stop = threading.Event()
         self._turn = turn or threading.Semaphore()
         self._lock = threading.Lock()  # a stop and the end may come at once
+        self._thread = threading.Thread(target=self._drive, daemon=True, name="lora-lab-job")
         self._first_step_s: float | None = None
         self._steps_seen = 0
         self.events_seen = 0
 
     def start(self) -> "Job":
-        """Train in a thread of this process, which drives the runner."""
-        threading.Thread(target=self._drive, daemon=True, name="lora-lab-job").start()
+        """Train in a thread of this process, which drives the runner. A process that ends meanwhile stops it first."""
+        atexit.register(self.end)  # runs before multiprocessing's, which would end the workers in the middle of a run
+        self._thread.start()
         return self
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end, no longer than that; whether it has come."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def end(self) -> None:
+        """Stop, and wait until every worker is gone."""
+        self.stop()
+        self.wait(_MOST_WAIT_S)
 
     def stop(self) -> None:
         """Ask the sweep to stop; what was learned is kept."""
@@ -147,6 +172,12 @@ class Job:
         self.events_seen += 1
 
     def _drive(self) -> None:
+        try:
+            self._take_turn()
+        finally:
+            atexit.unregister(self.end)
+
+    def _take_turn(self) -> None:
         while not (has_turn := self._turn.acquire(timeout=0.2)) and not self._stop.is_set():
             pass
         if not has_turn:
@@ -159,7 +190,7 @@ class Job:
             self._turn.release()
 
     def _sweep(self, specs: Sequence[RunSpec]) -> Generator[Tagged, None, None]:
-        return sweep_events(specs, self.store, runner=self.runner, device=self.device, stop=self._stop)
+        return sweep_events(specs, self.store, runner=self.runner, stop=self._stop, **asdict(self._orders))
 
     def _end(self, state: JobState | None = None, message: str = "") -> None:
         broken = [p.done.message for p in self.runs.values() if p.done and p.done.status in ("failed", "diverged")]

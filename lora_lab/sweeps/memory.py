@@ -14,7 +14,7 @@ from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.methods import attach_method
 from lora_lab.specs import Optimizer, RunSpec, StepSpec
-from lora_lab.sweeps.store import Run
+from lora_lab.sweeps.run import Run
 
 _HEAD_BYTES_A_PARAM = 16  # a trained head in fp32: PEFT's copy of it, its gradient, AdamW's two moments
 
@@ -67,13 +67,15 @@ def _step(spec: RunSpec, seq: int) -> StepSpec | None:
 
 
 def batch_tokens(run: Run, geometry: Geometry) -> int | None:
-    """Positions of the longest batch: of text as recorded, else the most that a bench's tokenizer gives.
-
-    Of a picture its patches and the class token, a row each in the table of positions; None where there is no such table.
-    """
+    """Positions of the longest batch: of text as recorded, else the most a bench's tokenizer gives; of pictures all they have."""
     if geometry.architecture and geometry.architecture.vocab:
         longest: int | None = run.metrics.get("longest_tokens")
         return longest or MAX_TOKENS
+    return picture_positions(geometry)
+
+
+def picture_positions(geometry: Geometry) -> int | None:
+    """A picture's patches and the class token, a row each in the base's table of positions; None where there is no such table."""
     positions = next((part for part in geometry.loose if part.name.endswith("position_embeddings")), None)
     hidden = geometry.architecture.hidden if geometry.architecture else 0
     return positions.params // hidden if positions and hidden else None

@@ -12,15 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
-from lora_lab.analysis.method_records import MethodRow, MethodTable, RateScore, mean_of
+from lora_lab.analysis.comparison import compare
+from lora_lab.analysis.method_records import Comparison, MethodRow, MethodTable, RateScore, mean_of
 from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import LabError, SpecError, out_of_range
 from lora_lab.geometry import Geometry
 from lora_lab.specs import METHODS, DataSpec, MethodSpec, Number, Quant, RunSpec, resolve_alpha, unique
 from lora_lab.sweeps.api import Sweep, Watch, run_specs
+from lora_lab.sweeps.groups import runs_at_once
 from lora_lab.sweeps.memory import memory_of
-from lora_lab.sweeps.runners import runs_at_once
-from lora_lab.sweeps.store import Run, RunStore
+from lora_lab.sweeps.run import Run
+from lora_lab.sweeps.store import RunStore
 from lora_lab.training import methods_for, plan_run
 
 MOST_EXTRA_RATES = 2  # rates that a grid may grow by
@@ -294,6 +296,11 @@ class MethodBench:
     refused: dict[str, str]
     wall_s: float
 
+    @property
+    def comparison(self) -> Comparison:
+        """What may be said of the table: the methods in order, and which of them the seeds tell apart."""
+        return compare(self.table)
+
 
 def bench_methods(
     bench: str,
@@ -303,9 +310,12 @@ def bench_methods(
     runs: str | Path = "runs",
     runner: str = "process",
     device: str | None = None,
+    address: str | None = None,
     watch: Watch = lambda spec, event: None,
 ) -> MethodBench:
     """Train what the store lacks, round after round, until no grid wants another rate; arguments as for `sweep`.
+
+    Every run goes alone, as what a step of it takes is part of the table.
 
     Raises:
         LabError: whatever the user can mend, in one sentence.
@@ -316,7 +326,7 @@ def bench_methods(
     tried: set[str] = set()
     while todo := [wanted for wanted in plan.wanted(store.runs()) if wanted.run_id not in tried]:
         tried |= {wanted.run_id for wanted in todo}
-        rounds.append(run_specs(todo, runs, runner=runner, device=device, watch=watch))
+        rounds.append(run_specs(todo, runs, runner=runner, device=device, grouped="never", address=address, watch=watch))
     kept = [run for run in store.find(tried) if run.is_complete]
     if not kept:
         raise _nothing_came_about(rounds)
@@ -337,14 +347,16 @@ def _nothing_came_about(rounds: Sequence[Sweep]) -> LabError:
 def expected_s(specs: Sequence[RunSpec], runs: Iterable[Run], *, device: str | None = None) -> float | None:
     """How long these runs would take here, by what runs of their bench and method took that are there already.
 
-    None where there is no run of the bench. A method that has none is taken to be as quick as the others.
+    None where there is no run of the bench that went alone, as these would. A method that has none is taken to be as quick as the
+    others.
     """
     walls: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        if specs and run.metrics["status"] == "finished" and run.spec.steps and run.spec.bench == specs[0].bench:
+        ended_alone = run.metrics["status"] == "finished" and run.metrics.get("group_runs", 1) == 1
+        if specs and ended_alone and run.spec.steps and run.spec.bench == specs[0].bench:
             walls[run.spec.tuning.method].append(run.metrics["wall_s"] / run.spec.steps)
     if not walls:
         return None
     a_step_s = {method: median(found) for method, found in walls.items()}
     usual_s = median(a_step_s.values())
-    return sum(spec.steps * a_step_s.get(spec.tuning.method, usual_s) for spec in specs) / runs_at_once(specs, device)
+    return sum(spec.steps * a_step_s.get(spec.tuning.method, usual_s) for spec in specs) / runs_at_once(specs, device=device)

@@ -19,7 +19,7 @@ from lora_lab.benches import Bench, find_bench
 from lora_lab.errors import StoreError
 from lora_lab.events import EvalEvent
 from lora_lab.sweeps.progress import RunProgress
-from lora_lab.sweeps.store import Run
+from lora_lab.sweeps.run import Run
 
 _STATUS = {"finished": "success", "stopped": "canceled"}
 _PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")

@@ -1,11 +1,12 @@
 """What one run has said, gathered."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lora_lab.events import DoneEvent, EvalEvent, Event, ForgettingEvent, SpectrumEvent, StartEvent, StepEvent
 from lora_lab.metrics import METRICS, Metric
-from lora_lab.specs import RunSpec
+from lora_lab.specs import RunSpec, unique
 
 
 @dataclass
@@ -32,7 +33,8 @@ class RunProgress:
     def take(self, event: Event) -> None:
         """One more event."""
         match event:
-            case StartEvent():
+            case StartEvent():  # again where a run begins anew, as after the death of its worker
+                self.__dict__.update(RunProgress(self.spec).__dict__)
                 self.start = event
             case StepEvent():
                 self.steps.append(event)
@@ -66,3 +68,14 @@ class RunProgress:
     def step(self) -> int:
         """Optimizer steps done."""
         return self.steps[-1].step if self.steps else 0
+
+
+def adapted_matrices(runs: Iterable[RunProgress]) -> tuple[str, ...]:
+    """The matrices that the runs have told a spectrum of, each once, in their order."""
+    return unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
+
+
+def most_adapted(runs: Iterable[RunProgress]) -> str | None:
+    """The matrix that most runs adapt, the last of them where several are; None where no run has told a spectrum."""
+    adapted = Counter(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
+    return max(reversed(adapted), key=lambda name: adapted[name], default=None)

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from lora_lab.metrics import METRICS, Metric
 from lora_lab.specs import RunSpec, unique
 from lora_lab.sweeps.progress import RunProgress
-from lora_lab.sweeps.store import Run
+from lora_lab.sweeps.run import Run
 
 _NO_R = 0  # the column of a method without r
 
@@ -58,14 +58,14 @@ def rank_table(runs: Iterable[RunProgress]) -> RankTable:
 def best_run(runs: Iterable[RunProgress]) -> RunProgress | None:
     """The first of the runs with the best score on the validation split; None where none has been scored."""
     scored = [(run, value) for run in runs if run.score and (value := run.value(run.score)) is not None]
-    sign = 1 if not scored or scored[0][0].metric.higher_is_better else -1
+    sign = scored[0][0].metric.sign if scored else 1
     return max(scored, key=lambda pair: sign * pair[1], default=(None, 0.0))[0]
 
 
 def best_kept(runs: Iterable[Run]) -> Run | None:
     """`best_run` of runs that the store keeps, by what is written of them."""
     scored = [(run, value) for run in runs if (value := run.score()) is not None]
-    sign = 1 if not scored or scored[0][0].metric.higher_is_better else -1
+    sign = scored[0][0].metric.sign if scored else 1
     return max(scored, key=lambda pair: sign * pair[1], default=(None, 0.0))[0]
 
 

@@ -1,10 +1,10 @@
 """CUDA, MPS or CPU, whichever there is."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from joblib import cpu_count
 
 from lora_lab.errors import SpecError, out_of_range
 
@@ -31,6 +31,11 @@ def pick_device(wanted: str | None = None) -> torch.device:
 def precision_on(device: torch.device) -> str:
     """`bf16` where a GPU computes it, else `fp32`."""
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def compute_dtype_on(device: torch.device) -> torch.dtype:
+    """In which a base in NF4 multiplies."""
+    return torch.bfloat16 if precision_on(device) == "bf16" else torch.float32
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -60,8 +65,11 @@ class _SeededBlock(AbstractContextManager[None]):
 
 
 def threads_for(bench_threads: int | None) -> int:
-    """CPU threads of one run: what its bench says, else every core. A run's rounding must not depend on its company."""
-    return bench_threads or os.cpu_count() or 1
+    """CPU threads of one run: what its bench says, else every core that this process may use.
+
+    A run's rounding must not depend on its company.
+    """
+    return bench_threads or cpu_count()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lora_lab.analysis.records import ChainRule, FirstGradient, GradientNorms, MatrixGradient
 from lora_lab.errors import SpecError, out_of_range
+from lora_lab.training.modes import in_eval_mode
 from lora_lab.training.optimizers import optimizer_class
 
 _PREFIX = "base_model.model."
@@ -97,9 +98,10 @@ def chain_rule(peft_model: nn.Module, batch: Batch, module_name: str, *, adapter
     layer = _linear_with_lora(peft_model, module_name, adapter_name)
     lora_a, lora_b = layer.lora_A[adapter_name], layer.lora_B[adapter_name]
     with ExitStack() as stack:
-        stack.enter_context(_in_eval_mode(peft_model))
-        leaves = [stack.enter_context(_own_leaf(module)) for module in (layer.get_base_layer(), lora_a, lora_b)]
-        loss = _loss(peft_model, batch, "chain_rule")
+        stack.enter_context(in_eval_mode(peft_model))
+        stack.enter_context(torch.enable_grad())
+        leaves = [stack.enter_context(own_leaf(module)) for module in (layer.get_base_layer(), lora_a, lora_b)]
+        loss = loss_of(peft_model, batch, "chain_rule")
         grad_w, grad_a, grad_b = (g.to("cpu", torch.float64) for g in torch.autograd.grad(loss, leaves))
     grad_w = grad_w.mT if layer.fan_in_fan_out else grad_w  # Conv1D stores (d_in, d_out)
     a, b = (module.weight.detach().to("cpu", torch.float64) for module in (lora_a, lora_b))
@@ -135,35 +137,27 @@ def _linear_with_lora(peft_model: nn.Module, name: str, adapter_name: str) -> An
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """A block without dropout and with gradients; PEFT leaves models partly in training mode, so every module has its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def _own_leaf(module: nn.Module) -> Iterator[Tensor]:
-    """A block in which the module's weight is a leaf of its own over the same memory.
+def own_leaf(module: nn.Module, name: str = "weight") -> Iterator[Tensor]:
+    """A block in which a parameter of the module is a leaf of its own over the same memory.
 
     So neither `requires_grad` nor `.grad` of the real one is touched, and a weight tied to another is told apart from it.
     """
-    original = module.weight
+    original = getattr(module, name)
     assert isinstance(original, nn.Parameter)
     leaf = nn.Parameter(original.detach())
-    module.weight = leaf
+    setattr(module, name, leaf)
     try:
         yield leaf
     finally:
-        module.weight = original
+        setattr(module, name, original)
 
 
-def _loss(model: nn.Module, batch: Batch, owner: str) -> Tensor:
+def loss_of(model: nn.Module, batch: Batch, owner: str) -> Tensor:
+    """The model's own loss on a batch, on the model's device.
+
+    Raises:
+        SpecError: it gives none, as `owner` was handed no labels.
+    """
     device = next(model.parameters()).device
     loss: Tensor | None = getattr(model(**{name: column.to(device) for name, column in batch.items()}), "loss", None)
     if loss is None:
@@ -206,7 +200,7 @@ def first_gradients(
 
 
 def _one_step(peft_model: nn.Module, batch: Batch, step: int, update: torch.optim.Optimizer) -> FirstGradient:
-    loss = _loss(peft_model, batch, "first_gradients")
+    loss = loss_of(peft_model, batch, "first_gradients")
     loss.backward()  # type: ignore[no-untyped-call]
     norms = gradient_norms(peft_model)
     update.step()

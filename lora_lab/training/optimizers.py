@@ -86,9 +86,15 @@ def make_optimizer(model: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
 def warm_up_and_cosine(optimizer: torch.optim.Optimizer, *, warmup_steps: int, steps: int) -> LambdaLR:
     """A rising line over the warm-up, then half a cosine down to 0 after the last step; no step stands still."""
 
-    def share(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+    return LambdaLR(optimizer, lambda step: rate_share(step, warmup_steps=warmup_steps, steps=steps))
 
-    return LambdaLR(optimizer, share)
+
+def rate_share(step: int, *, warmup_steps: int, steps: int) -> float:
+    """The share of the learning rate that the step after `step` others takes: what `warm_up_and_cosine` follows.
+
+    >>> [rate_share(step, warmup_steps=1, steps=3) for step in range(4)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))

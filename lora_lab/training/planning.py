@@ -13,7 +13,7 @@ from lora_lab.errors import SpecError, out_of_range
 from lora_lab.geometry import Geometry, resolve_targets
 from lora_lab.methods import from_peft, refuse_unfit
 from lora_lab.methods.quantized import bitsandbytes
-from lora_lab.specs import IN_PLACE, METHODS, DataSpec, MethodSpec, Quant, RunSpec
+from lora_lab.specs import FACTORED, IN_PLACE, METHODS, DataSpec, MethodSpec, Quant, RunSpec
 from lora_lab.training.optimizers import optimizer_name
 
 
@@ -43,6 +43,7 @@ def plan_run(bench: Bench, tuning: MethodSpec | LoraConfig, *, geometry: Geometr
     if isinstance(steps, int) and steps > 0:
         given.setdefault("warmup_steps", min(10, steps // 10))
         given.setdefault("eval_every_steps", max(1, -(-steps // 4)))
+    _refuse_snapshots(tuning, given.get("snapshots", 0))
     return RunSpec(
         bench=bench.name,
         base_sha256=bench.base_sha256(),
@@ -102,6 +103,13 @@ def _quant(tuning: MethodSpec, quant: Quant | None) -> Quant:
     if tuning.method in IN_PLACE and quant != "none":
         raise SpecError(out_of_range("quant", "RunSpec", f"none for {METHODS[tuning.method].label}", quant))
     return quant
+
+
+def _refuse_snapshots(tuning: MethodSpec, snapshots: object) -> None:
+    """Where ΔW is not two thin factors a snapshot would be as large as the base; LoftQ's counts from the base before NF4."""
+    if snapshots and (tuning.method not in FACTORED or tuning.init_lora_weights == "loftq"):
+        what = METHODS[tuning.method].label + (" from loftq" if tuning.method in FACTORED else "")
+        raise SpecError(out_of_range("snapshots", "RunSpec", f"0 for {what}, whose ΔW has no small factors to keep", snapshots))
 
 
 def _pinned(data: DataSpec | None) -> DataSpec | None:

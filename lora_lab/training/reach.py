@@ -195,7 +195,7 @@ def _point(change: Tensor, inputs: Inputs, answers: "_Answers", r: int, seed: in
     delta, evaluations = fit(change, inputs, r=r, seed=seed)
     return ReachPoint(
         r=r,
-        params=delta.lora_a.numel() + delta.lora_b.numel(),
+        params=delta.params,
         error=error_of(delta, change, inputs),
         best_error=best_error(change, inputs, r),
         logits_error=answers.error_of(delta.dense()),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
@@ -20,13 +20,14 @@ from lora_lab.budget import (
     model_names,
     most_that_fits,
     ranks_for_params,
+    suited_quant,
     versus,
 )
 from lora_lab.budget.code import peft_code, training_code
 from lora_lab.budget.paper import paper_figures, table_5, table_6
 from lora_lab.errors import LabError, SpecError
 from lora_lab.plots.budget_map import budget_map
-from lora_lab.specs import METHODS, MethodSpec, parse_layers, resolve_alpha
+from lora_lab.specs import METHODS, MethodSpec, Quant, parse_layers, resolve_alpha
 from lora_lab.ui import budget_html, html
 from lora_lab.ui.errors import user_errors
 from lora_lab.ui.place import Place
@@ -166,10 +167,7 @@ class BudgetView(Place):
     def choose_method(self, selection: Selection, *values: Any) -> list[Any]:
         """Another method: what r means changes; QLoRA brings its base in NF4, and whoever trains the base takes it whole."""
         s = _chosen(selection, values)
-        if s.method == "qlora" and s.quant == "none":
-            s = replace(s, quant="nf4-dq")
-        elif (s.method in ("full", "partial", "bitfit") or selection.method == "qlora") and s.quant != "none":
-            s = replace(s, quant="none")
+        s = replace(s, quant=suited_quant(s.method, cast(Quant, s.quant), before=selection.method))
         rank = gr.Slider(label=_rank_label(s.method), interactive=bool(METHODS[s.method].r_is))
         return [s, rank, s.quant]
 
@@ -181,10 +179,7 @@ class BudgetView(Place):
         geometry, targets = self._model(selection).geometry, _targets(selection)
         if not targets:  # the method adapts no matrix
             return self.show(selection)
-        chosen = {m.name for m in geometry.targeted(targets)}
-        here = {m.name for m in geometry.matching(picked)}
-        kept = tuple(t for t in _spelled_out(geometry, targets) if not here & {m.name for m in geometry.matching(t)})
-        return self.show(replace(selection, targets=kept if here <= chosen else (*kept, picked)))
+        return self.show(replace(selection, targets=geometry.toggled(targets, picked)))
 
     def show(self, selection: Selection) -> list[Any]:
         """The numbers, the drawing and the bill."""
@@ -308,10 +303,3 @@ def _equal(made: Budget, params: int) -> str:
 def _rank_label(method: str) -> str:
     meaning = METHODS[method].r_is
     return "Rank r" if meaning == "rank" else f"{meaning.capitalize()} r" if meaning else "r has no meaning here"
-
-
-def _spelled_out(geometry: Any, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """`all-linear` as the matrices of a block, so that one of them can be taken away."""
-    if "all-linear" not in targets:
-        return targets
-    return tuple(dict.fromkeys(html.short_name(m) for m in geometry.block() if m in geometry.matching("all-linear")))

@@ -7,21 +7,14 @@ from html import escape
 from lora_lab.budget import PARTS, Budget, Card, Ledger, Remedy, cards
 from lora_lab.budget.explain import memory_lines
 from lora_lab.budget.paper import Accuracy, Figure
-from lora_lab.budget.sentences import budget_sentence, counter_sentence, remedy_sentence
-from lora_lab.plots import PALETTE
+from lora_lab.budget.sentences import budget_sentence, counter_sentence
+from lora_lab.plots.block_drawing import block_drawing, block_note
+from lora_lab.plots.budget_bill import PART_COLOURS
+from lora_lab.plots.budget_tiles import SHOWN_CARDS, tiles
 from lora_lab.specs import METHODS
-from lora_lab.ui.html import block_drawing, geometry_note, question, say
-from lora_lab.units import count, file_size, gigabytes, percent
+from lora_lab.ui.html import question, say
+from lora_lab.units import count, gigabytes, percent
 
-PART_COLOURS = {
-    "weights": PALETTE["W0"],
-    "adapters": PALETTE["ΔW"],
-    "gradients": "#c58be8",
-    "optimizer": PALETTE["B"],
-    "activations": PALETTE["A"],
-    "loss": "#4c8fd6",
-}
-_SHOWN_CARDS = ("T4", "RTX 4090", "L40S", "A100 80GB", "H200")
 _PRESETS = (("q v", "q,v"), ("q k v o", "q,k,v,o"), ("MLP", "gate,up,down"), ("all", "all-linear"))
 
 
@@ -31,57 +24,23 @@ def targets(made: Budget) -> str:
     chosen = {m.name for m in geometry.targeted(made.spec.targets)}
     chips = "".join(f'<button class="lab-chip" data-pick="targets:{names}">{label}</button>' for label, names in _PRESETS)
     takes = METHODS[made.spec.method].has_targets
-    note = geometry_note(geometry) if takes else f"{METHODS[made.spec.method].label} names none"
+    note = block_note(geometry) if takes else f"{METHODS[made.spec.method].label} names none"
     title = f'<div class="lab-h">Target matrices <small>{escape(note)}</small></div>'
-    return f'{title}<div class="lab-presets">{chips}</div>{block_drawing(geometry.block(), chosen, r=made.spec.r)}'
+    return f'{title}<div class="lab-presets">{chips}</div>{block_drawing(geometry, chosen, r=made.spec.r)}'
 
 
 def answers(made: Budget, rows: dict[str, Budget], card: Card, remedy: Remedy) -> str:
     """The numbers, and the bill beside those of other ways."""
     own = METHODS[made.spec.method].label
-    return f'{tiles(made, card, remedy)}<div class="lab-card" id="bill">{bill(rows, own, card)}</div>'
-
-
-def tiles(made: Budget, card: Card, remedy: Remedy) -> str:
-    """The four numbers, and the sentence that says them."""
-    full, adapters = made.disk_bytes(100)
-    head = f" and a head of {made.head_params:,}" if made.head_params else ""
-    trained = f"{made.trainable_params:,}{head}, {percent(made.trainable_share, 3)} of the base"
-    on_disk = f"100 tasks: {file_size(adapters)}, full {file_size(full)}"
-    counter = f"by {made.source}, allocated, at the {made.peak_moment}"
-    body = (
-        _tile("trainable parameters", count(made.trainable_params), trained, "params"),
-        _tile("adapter file", file_size(made.adapter_file_bytes), on_disk, "file"),
-        _tile("peak GPU memory", gigabytes(made.ledger.peak), counter, "peak"),
-        _fits_tile(made, card, remedy),
-    )
-    sentence = f"{budget_sentence(made)} {' '.join(made.notes)}"
-    return f'<div class="lab-tiles">{"".join(body)}</div>{say(sentence)}<div class="lab-gap"></div>'
-
-
-def _tile(title: str, value: str, below: str, key: str) -> str:
-    return (
-        f'<div class="lab-tile" id="tile-{key}"><div class="lab-s">{escape(title)}</div><div class="lab-big">{escape(value)}</div>'
-        f'<div class="lab-s">{escape(below)}</div></div>'
-    )
-
-
-def _fits_tile(made: Budget, card: Card, remedy: Remedy) -> str:
-    named = {known.name: known for known in cards()}
-    shown = [named[name] for name in _SHOWN_CARDS if name != card.name]
-    lamps = "".join(
-        f'<span class="lab-lamp {"yes" if made.fits(one) else "no"}">{escape(one.name)}</span>' for one in (card, *shown)
-    )
-    return (
-        f'<div class="lab-tile" id="tile-fits"><div class="lab-s">fits, with context and fragmentation</div><div>{lamps}</div>'
-        f'<div class="lab-s">{escape(remedy_sentence(remedy, card))}</div></div>'
-    )
+    said = say(f"{budget_sentence(made)} {' '.join(made.notes)}")
+    shown = f'{tiles(made, card, remedy)}{said}<div class="lab-gap"></div>'
+    return f'{shown}<div class="lab-card" id="bill">{bill(rows, own, card)}</div>'
 
 
 def bill(rows: dict[str, Budget], own: str, card: Card) -> str:
     """One stacked bar a row, to one scale, with the capacities of cards as lines."""
     most = max(*(one.ledger.peak for one in rows.values()), card.memory_bytes) * 1.04
-    known = [one for one in cards() if one.name in _SHOWN_CARDS and one.memory_bytes < most and one.name != card.name]
+    known = [one for one in cards() if one.name in SHOWN_CARDS and one.memory_bytes < most and one.name != card.name]
     marks = "".join(_mark(one, most, chosen=one is card) for one in (card, *_apart(known, most)))
     bars = "".join(_bar(name, one.ledger, most, 42 + 40 * i, own=name == own) for i, (name, one) in enumerate(rows.items()))
     height = 52 + 40 * len(rows)

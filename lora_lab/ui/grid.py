@@ -1,6 +1,6 @@
 """The grid that is selected, and what the page says of it before anything runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any, cast, get_args
@@ -9,7 +9,8 @@ from lora_lab.benches import Bench, find_bench
 from lora_lab.budget import head_params, method_params
 from lora_lab.errors import LabError, SpecError
 from lora_lab.geometry import Geometry
-from lora_lab.specs import LORA_KIN, METHODS, Init, MethodSpec, Quant, RunSpec, SweepSpec, unique
+from lora_lab.specs import LORA_KIN, METHODS, Init, MethodSpec, Quant, RunSpec, unique
+from lora_lab.sweep_spec import SweepSpec
 from lora_lab.ui import html
 from lora_lab.ui.selection import Selection
 from lora_lab.units import count, percent
@@ -51,6 +52,7 @@ def grid_of(selection: Selection) -> SweepSpec:
         steps=selection.steps,
         lora_dropout=selection.dropout,
         num_virtual_tokens=selection.tokens,
+        snapshots=selection.snapshots,
         quant=cast(Quant, selection.base_quant) or None,
         optimizer=selection.optim or None,
     )
@@ -108,26 +110,6 @@ def rate_hint(specs: Sequence[RunSpec]) -> str:
     """What stands in the empty field: the one rate, or that each method has its own."""
     rates = unique(spec.learning_rate for spec in specs)
     return f"{rates[0]:g}" if len(rates) == 1 else "each method's own"
-
-
-def plan_sentence(specs: Sequence[RunSpec], complete: Iterable[str]) -> str:
-    """How many runs of how many steps, at which rates, and how many of them there are already."""
-    kept = set(complete)
-    had = [spec for spec in specs if spec.run_id in kept]
-    already = f", {len(had)} of them in the store already" if had else ""
-    noun = "run" if len(specs) == 1 else "runs"
-    return f"{len(specs)} {noun} of {specs[0].steps} steps at {_rates(specs)}{already}."
-
-
-def _rates(specs: Sequence[RunSpec]) -> str:
-    rates = unique((spec.learning_rate, METHODS[spec.tuning.method].label) for spec in specs)
-    by_rate: dict[float, list[str]] = {}
-    for rate, label in rates:
-        by_rate.setdefault(rate, []).append(label)
-    if len(by_rate) == 1:
-        return f"learning rate {rates[0][0]:g}"
-    told = ", ".join(f"{rate:g} for {' and '.join(labels)}" for rate, labels in by_rate.items())
-    return f"each method's own learning rate ({told})"
 
 
 def costs(bench: Bench, geometry: Geometry, selection: Selection) -> str:

@@ -3,22 +3,31 @@
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
-from lora_lab.adapters import Adapter
-from lora_lab.benches import Bench
+from lora_lab.adapters import Adapter, changed_ns, load_adapter
+from lora_lab.assets import HUB_ID
+from lora_lab.benches import BENCH_NAMES, Bench
+from lora_lab.benches.base_weights import open_base
 from lora_lab.benches.examples import TextData
 from lora_lab.benches.preview import Preview, preview_of
+from lora_lab.errors import AdapterError, DataError
 from lora_lab.geometry import Geometry
 from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
+from lora_lab.sweeps.groups import Grouped
 from lora_lab.sweeps.jobs import More
+from lora_lab.weights import BaseWeights
+
+T = TypeVar("T")
 
 _KEPT_JOBS = 50
 _KEPT_ADAPTERS = 6
 _KEPT_PREVIEWS = 6
+_KEPT_RESULTS = 64
 
 
 @dataclass
@@ -32,6 +41,7 @@ class Lab:
     _turn: threading.Semaphore = field(default_factory=threading.Semaphore)  # one sweep trains at a time, others wait
     _adapters: dict[tuple[str, str, int], Adapter] = field(default_factory=dict)
     _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)
+    _known: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
     _previews: dict[tuple[str, DataSpec | None], tuple[TextData, Preview]] = field(default_factory=dict)
 
     @classmethod
@@ -47,11 +57,12 @@ class Lab:
         running = [name for name, job in self.jobs.items() if not job.ended]
         return running[-1] if running and not self.public else ""
 
-    def new_job(self, specs: Sequence[RunSpec], *, more: More | None = None) -> tuple[str, Job]:
+    def new_job(self, specs: Sequence[RunSpec], *, more: More | None = None, grouped: Grouped = "auto") -> tuple[str, Job]:
         """A job for these runs and what `more` wants after them, under a name that nobody guesses."""
         for old in [name for name, job in self.jobs.items() if job.ended][: -_KEPT_JOBS + 1]:
             self.jobs.pop(old, None)
-        name, job = secrets.token_urlsafe(6), Job(specs, self.store, device=self.device, turn=self._turn, more=more)
+        name = secrets.token_urlsafe(6)
+        job = Job(specs, self.store, device=self.device, turn=self._turn, more=more, grouped=grouped)
         self.jobs[name] = job
         return name, job
 
@@ -86,6 +97,40 @@ class Lab:
                 self._adapters.pop(old, None)
             self._adapters[key] = run.adapter()
         return self._adapters[key]
+
+    def opened(self, source: str, under: str = "") -> Adapter:
+        """The adapter in a folder, a file or on the Hub, read again where its files have changed.
+
+        Args:
+            source: where it is; on a public page a Hub id alone, as a path may be another visitor's.
+            under: its base, for methods that are read with it.
+
+        Raises:
+            LabError: it cannot be had or read.
+        """
+        if self.public and (Path(source).exists() or not HUB_ID.fullmatch(source)):
+            raise AdapterError(f"An adapter on this public page must be a Hub id, owner/name. Got {source!r}.")
+        base = self.base(under) if under else None
+        return self.once(("opened", source, under, changed_ns(source)), lambda: load_adapter(source, base=base))
+
+    def base(self, source: str) -> BaseWeights:
+        """The base under an opened adapter; on a public page one of the lab's, as others may be of any size.
+
+        Raises:
+            LabError: it cannot be had or read.
+        """
+        if self.public and source not in BENCH_NAMES:
+            raise DataError(f"The base on this public page must be that of {', '.join(BENCH_NAMES)}. Got {source!r}.")
+        return open_base(source)
+
+    def once(self, key: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
+        """What `compute` gives, kept for those who ask again by the same key."""
+        if key not in self._known:
+            found = compute()
+            for old in list(self._known)[: -_KEPT_RESULTS + 1]:
+                self._known.pop(old, None)
+            self._known[key] = found
+        return self._known[key]
 
     def visible_runs(self, job_name: str) -> list[Run]:
         """The runs that this visitor may look at, newest first."""

@@ -143,7 +143,7 @@ class LatencyView(Place):
             ),
             selection.repeats,
             gr.Dropdown(choices=choices, value=picked, visible=len(choices) > 1),
-            f'<div class="lab-s">{escape(bench.about)}</div>',
+            html.about(bench),
             plan,
             gr.Button(interactive=ready),
         ]

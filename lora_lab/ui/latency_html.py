@@ -6,7 +6,7 @@ from html import escape
 from lora_lab.analysis.timings import Latency, LogitDifferences, Spread, Switching, Timing
 from lora_lab.budget.paper import PaperLatency
 from lora_lab.plots import PALETTE, refusals, run_colour, small_share, variant_label
-from lora_lab.units import file_size, short_time
+from lora_lab.units import file_size, mean_ms, short_time
 
 _WAYS = {
     "resident": "another adapter, in memory",
@@ -100,6 +100,5 @@ def paper_table(paper: Sequence[PaperLatency]) -> str:
 
 
 def _printed(one: PaperLatency, name: str) -> str:
-    mean_s, sd_s = one.seconds[name]
     ratio = "" if name == "base" else f"<br><small>× {one.ratio(name):.3f}</small>"
-    return f"{1000 * mean_s:.1f} ± {1000 * sd_s:.1f}{ratio}"
+    return mean_ms(*one.seconds[name]) + ratio

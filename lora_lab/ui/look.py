@@ -1,100 +1,104 @@
-"""Look: what one run's ΔW is made of, and how it relates to another's."""
+"""Look: what the rooms have in common. Runs, opened adapters and the map of matrices on the left, cards on the right."""
 
 from dataclasses import replace
-from functools import lru_cache
-from html import escape
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
 import gradio as gr
 
-from lora_lab.adapters import Adapter
-from lora_lab.analysis.records import Overlap, Spectrum
-from lora_lab.analysis.spectra import spectrum as spectra_of
-from lora_lab.analysis.subspaces import overlap_of
-from lora_lab.errors import MergeError
-from lora_lab.geometry import Matrix
-from lora_lab.inference import merge_report
-from lora_lab.plots import (
-    energy,
-    labels_of,
-    merge_caption,
-    method_label,
-    overlap,
-    overlap_caption,
-    spectrum,
-    spectrum_caption,
-    spectrum_lines,
-)
-from lora_lab.roles import label_of, layer_of, role_of
-from lora_lab.specs import METHODS, MOVING_INITS, PLAIN_LORA
+from lora_lab.benches import BENCH_NAMES
+from lora_lab.errors import LabError, StoreError
+from lora_lab.plots import labels_of, questions
+from lora_lab.plots.matrix_layout import matrix_layout
+from lora_lab.plots.matrix_map import matrix_map
+from lora_lab.plots.measures import MATRIX_MEASURES
+from lora_lab.roles import label_of
 from lora_lab.sweeps import Run
+from lora_lab.sweeps.subjects import Subject
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors
-from lora_lab.ui.place import MEASURES, Place
+from lora_lab.ui.look_cards import Card, CardView
+from lora_lab.ui.look_html import facts
+from lora_lab.ui.look_subject import Sight, is_source, nearest, subject_of_file, subject_of_run
+from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
-from lora_lab.units import count
 
-_OF = (("of ΔW", "delta"), ("of A", "a"))
-_SIDES = (("input side", "in"), ("output side", "out"))
+_FILE = "look-file"
+_EMPTY = "There is no run to look at. Train one first: the Train page takes seconds on the digits. Or open an adapter."
 
 
-class LookView(Place):
-    """Runs and matrices on the left, spectra and overlaps on the right."""
+class LookRoom(Place):
+    """A room of Look: which measures its map has, the default first, and its cards, one or two a row."""
 
     name = "Look"
+    measures: ClassVar[tuple[str, ...]]
+    rows: ClassVar[tuple[tuple[Card, ...], ...]]
 
     def _build_controls(self) -> None:
         self.run = gr.Dropdown([], label="Run 1", elem_id="run")
         self.facts = gr.HTML(elem_id="facts")
-        gr.HTML('<div class="lab-h">Where did it learn? <small>‖ΔW‖ (Frobenius) by layer and matrix; click one</small></div>')
+        offered = [(MATRIX_MEASURES[name].label, name) for name in self.measures]
+        self.measure = gr.Radio(offered, label=questions.WHERE.title, elem_classes="lab-chips lab-small", elem_id="measure")
         self.map = gr.HTML(js_on_load=html.PICK_JS, elem_id="map")
         self.against = gr.Dropdown([], label="Run 2, to compare", elem_id="against")
-        self.of = gr.Radio(list(_OF), value="delta", label="Singular vectors", elem_classes="lab-chips", elem_id="of")
-        self.side = gr.Radio(list(_SIDES), value="in", label="Directions on the", elem_classes="lab-chips", elem_id="side")
+        self.own = self._build_own()
+        with gr.Accordion("+ open an adapter", open=False, elem_classes="lab-more", elem_id="open"):
+            where = "owner/name on the Hub" if self.lab.public else "a PEFT folder, a file in one, or a Hub id"
+            self.source = gr.Textbox(label="Adapter", placeholder=where, elem_id="source")
+            known = f"one of {', '.join(BENCH_NAMES[:3])}, …" + ("" if self.lab.public else ", a folder or a Hub id")
+            self.under = gr.Textbox(label="Its base", placeholder=known, elem_id="under")
+            with gr.Row(elem_classes="lab-ask"):
+                self.as_first = gr.Button("Look at it", elem_classes="lab-stop", elem_id="open-first", min_width=110)
+                self.as_second = gr.Button("Compare with it", elem_classes="lab-stop", elem_id="open-second", min_width=140)
+
+    def _build_own(self) -> dict[str, Any]:
+        """Controls of the room's own by the field of the selection that they set."""
+        return {}
 
     def _build_answers(self) -> None:
-        self.title = gr.HTML(elem_id="title")
-        with gr.Row(elem_classes="lab-cards", elem_id="shape") as self.shape:
-            with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("How many directions does it use?", "singular values of ΔW; the dotted line is the rank"))
-                self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="look-spectrum")
-            with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("How few would do?", "share of ‖ΔW‖² that the strongest directions keep"))
-                self.energy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="energy")
-        self.spectrum_says = gr.HTML(elem_id="spectrum-says")
-        with gr.Column(elem_classes="lab-card", elem_id="same") as self.same:
-            gr.HTML(
-                html.question(
-                    "Do they find the same directions?",
-                    "φ(i, j): how much of the first i directions of run 1 lies in the first j of run 2; 0 none, 1 all",
-                )
-            )
-            self.overlap = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="overlap")
-            self.overlap_says = gr.HTML(elem_id="overlap-says")
-        with gr.Column(elem_classes="lab-card", elem_id="merge-card"):
-            gr.HTML(
-                html.question(
-                    "What does merging cost?", "run 1, its adapter put into the base's weights; at most 256 held-out examples"
-                )
-            )
-            with gr.Row(elem_classes="lab-ask"):
-                self.merge = gr.Button("Measure it", elem_classes="lab-stop", elem_id="merge", min_width=130, scale=0)
-            self.merged = gr.HTML(elem_id="merged")
+        self.title = gr.HTML('<div class="lab-s">Reading…</div>', elem_id="title")
+        self.views: list[CardView] = []
+        with gr.Column(elem_classes="lab-look", elem_id="cards") as self.cards:
+            for row in self.rows:
+                with gr.Row(elem_classes="lab-cards"):
+                    for card in row:
+                        with gr.Column(elem_classes="lab-card"):
+                            self._build_card(card)
+            self._build_more()
+        self.file = gr.DownloadButton(visible="hidden", elem_id=_FILE)
+
+    def _build_card(self, card: Card) -> None:
+        self.views.append(CardView(card))
+
+    def _build_more(self) -> None:
+        """What a room has beside its cards."""
 
     def _wire(self, page: gr.Blocks) -> None:
-        controls = [self.run, self.against, self.of, self.side]
-        answers = [self.selection, self.header, *controls, self.facts, self.map, self.title]
-        answers += [self.shape, self.same, self.merged]
-        answers += [self.spectrum, self.energy, self.spectrum_says, self.overlap, self.overlap_says]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        page.load(self.restore, None, answers, **quiet)
+        controls = [self.run, self.against, self.measure, *self.own.values()]
+        self.answers = [self.selection, self.header, *controls, self.under, self.facts, self.map, self.title, self.cards]
+        self.answers += [output for view in self.views for output in view.outputs]
+        seen: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [self.title], "api_visibility": "private"}
+        page.load(self.restore, None, self.answers, **seen)
         for control in controls:
-            control.input(self.choose, [self.selection, *controls], answers, trigger_mode="always_last", **quiet)
-        self.map.click(self.pick_matrix, self.selection, answers, **quiet)
-        measured = {"concurrency_limit": 1, "concurrency_id": MEASURES, "show_progress": "minimal", "api_name": "merge"}
-        self.merge.click(self.measure_merge, self.selection, self.merged, **measured)
+            control.input(self.choose, [self.selection, *controls], self.answers, trigger_mode="always_last", **seen)
+        self.map.click(self.pick_matrix, self.selection, self.answers, **seen)
+        boxes = [self.selection, self.source, self.under]
+        for event in (self.as_first.click, self.source.submit):
+            event(self.open_first, boxes, self.answers, **seen)
+        self.as_second.click(self.open_second, boxes, self.answers, **seen)
+        self.under.submit(self.put_under, [self.selection, self.under], self.answers, **seen)
+        for view in self.views:
+            self._wire_files(view)
 
-    # Handlers.
+    def _wire_files(self, view: CardView) -> None:
+        view.wire_png()
+        for kind in (kind for kind in view.buttons if kind != "png"):
+            save = partial(self.save, view, kind)
+            made = view.buttons[kind].click(save, self.selection, self.file, show_progress="hidden", api_visibility="private")
+            made.success(None, js=html.SAVE_JS.format(_FILE), api_visibility="private")
+
+    # Handlers: each changes the selection and shows what it then is.
 
     @user_errors
     def restore(self, request: gr.Request) -> list[Any]:
@@ -102,150 +106,126 @@ class LookView(Place):
         return self.show(Selection.from_query(dict(request.query_params)))
 
     @user_errors
-    def choose(self, selection: Selection, run: str, against: str, of: str, side: str) -> list[Any]:
-        """A control moved. A's directions live on the input side only."""
-        side = "in" if of == "a" else side
-        return self.show(replace(selection, run=run or "", against=against or "", of=of, side=side))
+    def choose(self, selection: Selection, run: str, against: str, measure: str, *own: Any) -> list[Any]:
+        """A control moved."""
+        chosen = dict(zip(self.own, own, strict=True))
+        return self.show(replace(selection, run=run or "", against=against or "", measure=measure or "", **chosen))
 
     @user_errors
     def pick_matrix(self, selection: Selection, event: gr.EventData) -> list[Any]:
         """A cell of the map was clicked."""
         return self.show(replace(selection, matrix=event.pick))
 
+    @user_errors
+    def open_first(self, selection: Selection, source: str, under: str) -> list[Any]:
+        """An adapter from a file in the place of run 1."""
+        opened = self._opened(source, under)
+        return self.show(replace(selection, run=opened.name, under=under.strip() or ("" if self.lab.public else opened.base_here)))
+
+    @user_errors
+    def open_second(self, selection: Selection, source: str, under: str) -> list[Any]:
+        """An adapter from a file in the place of run 2."""
+        return self.show(replace(selection, against=self._opened(source, under).name, under=under.strip()))
+
+    @user_errors
+    def put_under(self, selection: Selection, under: str) -> list[Any]:
+        """Another base under the opened adapter."""
+        return self.show(replace(selection, under=under.strip()))
+
+    @user_errors
+    def save(self, view: CardView, kind: str, selection: Selection) -> str:
+        """A card as a file."""
+        sight, problem = self._sight(selection)
+        if sight is None:
+            raise StoreError(problem)
+        return view.save(sight, kind)
+
     def show(self, selection: Selection) -> list[Any]:
-        """Everything, for this selection."""
+        """Everything, for this selection; what cannot be shown says why."""
+        sight, problem = self._sight(selection)
+        if sight is None:
+            return self._nothing(selection, problem)
+        selection, first = sight.selection, sight.first
         runs = self.lab.visible_runs(selection.job)
-        if not runs:
-            return self._nothing(selection)
-        run = _pick(runs, selection.run) or runs[0]
-        against = _pick(runs, selection.against) or min(runs, key=lambda other: _distance(other, run))
-        first, second = self.lab.adapter(run), self.lab.adapter(against)
-        shared = [name for name in first if name in second] or list(first)
-        matrix = selection.matrix if selection.matrix in first else next(reversed(shared), "")
-        has_a = _trains_a(run) and _trains_a(against)
-        of = selection.of if has_a else "delta"
-        selection = replace(selection, run=run.run_id, against=against.run_id, matrix=matrix or selection.matrix, of=of)
-        labels = dict(zip((r.run_id for r in runs), labels_of([r.spec for r in runs]), strict=True))
+        measure, mapped = self._map(sight)
+        warned = html.say(" ".join([*([problem] if problem else []), *first.adapter.warnings]))
+        named = f'<div class="lab-q">{label_of(sight.matrix)} <span class="lab-s">{sight.matrix}</span></div>'
+        changes = bool(first.adapter)
+        shown = [output for view in self.views for output in (view.updates(sight) if changes else [gr.skip()] * len(view.outputs))]
         return [
             selection,
             self.header_of(selection),
-            gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=run.run_id),
-            gr.Dropdown(choices=[(labels[r.run_id], r.run_id) for r in runs], value=against.run_id),
-            gr.Radio(value=of, interactive=has_a),
-            gr.Radio(value=selection.side, interactive=of == "delta"),
-            _facts(run),
-            *_answers(run, against, first, second, selection),
+            _choices(runs, selection.run),
+            _choices(runs, selection.against),
+            gr.Radio(value=measure),
+            *self._own_updates(sight),
+            selection.under,
+            facts(first),
+            mapped,
+            named + warned if changes else warned or html.say("This run changes no matrix."),
+            gr.Column(visible=changes),
+            *shown,
         ]
 
-    @user_errors
-    def measure_merge(self, selection: Selection) -> str:
-        """Merge run 1 in each way and measure what that changes."""
-        run = _pick(self.lab.visible_runs(selection.job), selection.run)
-        if run is None:
-            return html.say("There is no run to merge.")
+    # What the handlers share.
+
+    def _opened(self, source: str, under: str) -> Subject:
+        path = Path(source.strip()).expanduser()
+        name = str(path.resolve()) if path.exists() and source.strip() and not self.lab.public else source.strip()
+        return subject_of_file(self.lab, name, under.strip())
+
+    def _sight(self, selection: Selection) -> tuple[Sight | None, str]:
+        """The two subjects and the matrix that a selection comes to, and what could not be opened."""
+        runs, problems = self.lab.visible_runs(selection.job), []
+        found: list[Subject | None] = []
+        for name in (selection.run, selection.against):
+            try:
+                found.append(self._subject(name, runs, selection.under))
+            except LabError as err:
+                problems.append(str(err))
+                found.append(None)
+        first = found[0] or (subject_of_run(self.lab, runs[0]) if runs else found[1])
+        if first is None:
+            return None, " ".join(problems) or _EMPTY
+        second = found[1] or (subject_of_run(self.lab, nearest(runs, first.run)) if first.run else first)
+        shared = [name for name in first.adapter if name in second.adapter] or list(first.adapter)
+        matrix = selection.matrix if selection.matrix in first.adapter else matrix_layout(shared).deepest or selection.matrix
+        of = selection.of if first.has_own_a and second.has_own_a else "delta"
+        side = "in" if of == "a" else selection.side
+        selection = replace(selection, run=first.name, against=second.name, matrix=matrix, of=of, side=side)
+        return Sight(self.lab, selection, first, second), " ".join(problems)
+
+    def _subject(self, name: str, runs: list[Run], under: str) -> Subject | None:
+        run = next((run for run in runs if run.run_id == name), None)
+        if run is not None:
+            return subject_of_run(self.lab, run)
+        return subject_of_file(self.lab, name, under) if is_source(name) else None
+
+    def _map(self, sight: Sight) -> tuple[str, str]:
+        """The measure shown and its map; why there is none where the base cannot be had."""
+        chosen = sight.selection.measure
+        name = chosen if chosen in self.measures else self.measures[0]
+        measure = MATRIX_MEASURES[name]
+        about = f'<div class="lab-s">{measure.about}; click one</div>'
         try:
-            report = _merged(run.spec, run.adapter_dir) if run.is_complete else merge_report(run.spec, run.adapter_dir)
-        except MergeError as err:
-            return html.say(str(err))
-        return html.merge_table(report) + html.say(merge_caption(report))
+            return name, about + matrix_map(sight.values(name), measure, picked=sight.matrix)
+        except LabError as err:
+            blank = dict.fromkeys(sight.first.adapter)
+            return name, about + matrix_map(blank, measure, picked=sight.matrix) + html.say(str(err))
 
-    def _nothing(self, selection: Selection) -> list[Any]:
-        says = html.say("There is no run to look at. Train one first: the Train page takes seconds on the digits.")
+    def _own_updates(self, sight: Sight) -> list[Any]:
+        return [getattr(sight.selection, field) for field in self.own]
+
+    def _nothing(self, selection: Selection, problem: str) -> list[Any]:
         none = gr.Dropdown(choices=[], value=None)
-        header = self.header_of(selection)
-        hidden = gr.Row(visible=False), gr.Column(visible=False)
-        return [selection, header, none, none, "delta", "in", says, "", "", *hidden, "", gr.skip(), gr.skip(), "", gr.skip(), ""]
+        kept = [gr.skip()] * (len(self.own) + 1)
+        hidden = [gr.skip() for view in self.views for _ in view.outputs]
+        column = gr.Column(visible=False)
+        return [selection, self.header_of(selection), none, none, gr.skip(), *kept, html.say(problem), "", "", column, *hidden]
 
 
-def _pick(runs: list[Run], run_id: str) -> Run | None:
-    return next((run for run in runs if run.run_id == run_id), None)
-
-
-def _answers(run: Run, against: Run, first: Adapter, second: Adapter, selection: Selection) -> list[Any]:
-    """The map, the title and the cards; of a run that changes no matrix the sentence that says so, and no plot."""
-    matrix = selection.matrix
-    if not first:
-        hidden = gr.Row(visible=False), gr.Column(visible=False)
-        says = html.say(" ".join(first.warnings) or "This run changes no matrix.")
-        return ["", says, *hidden, "", gr.skip(), gr.skip(), "", gr.skip(), ""]
-    warned = html.say(" ".join(first.warnings))
-    title = f'<div class="lab-q">{label_of(matrix)} <span class="lab-s">{matrix}</span></div>{warned}'
-    cards = gr.Row(visible=True), gr.Column(visible=True)
-    spectra = _spectra(run, against, first, second, matrix)
-    return [_map(first, matrix), title, *cards, "", *spectra, *_overlap(run, against, first, second, matrix, selection)]
-
-
-_merged = lru_cache(maxsize=32)(merge_report)
-
-
-def _trains_a(run: Run) -> bool:
-    """Whether the A of the run's ΔW is the one that was trained, from a start of its own."""
-    return run.spec.tuning.method in PLAIN_LORA and run.spec.tuning.init_lora_weights not in MOVING_INITS
-
-
-def _changes_matrices(run: Run) -> bool:
-    return METHODS[run.spec.tuning.method].has_targets or run.spec.tuning.method in ("full", "partial")
-
-
-def _distance(other: Run, run: Run) -> tuple[bool, ...]:
-    """The best first comparison is least: the same base, another run, the same method and targets, the same r with another seed."""
-    return (
-        other.spec.base_sha256 != run.spec.base_sha256,
-        other.run_id == run.run_id,
-        _changes_matrices(other) != _changes_matrices(run),
-        other.spec.bench != run.spec.bench,
-        other.spec.tuning.method != run.spec.tuning.method,
-        other.spec.tuning.target_modules != run.spec.tuning.target_modules,
-        other.spec.tuning.r != run.spec.tuning.r,
-        replace(other.spec, seed=run.spec.seed) != run.spec,
-    )
-
-
-def _facts(run: Run) -> str:
-    m, lora = run.metrics, run.spec.tuning
-    score, base = (_shown(run, run.score(base=base)) for base in (False, True))
-    meaning = METHODS[lora.method].r_is
-    said = (
-        escape(run.spec.bench),
-        f"<b>{escape(method_label(run.spec))}</b>",
-        *([f"{'r' if meaning == 'rank' else meaning} <b>{lora.r}</b>"] if meaning else []),
-        *([f"α <b>{lora.lora_alpha:g}</b>"] if run.spec.tuning.has_alpha else []),
-        *([escape(run.spec.optimizer)] if run.spec.optimizer != "AdamW" else []),
-        f"seed <b>{run.spec.seed}</b>",
-        f"{m['step']} of {run.spec.steps} steps, {m['status']}",
-        f"{run.metric.label} <b>{score}</b>, frozen base {base}",
-        f"<b>{count(m['trainable_params'])}</b> trained",
-    )
-    note = f'<div class="lab-s">{escape(m["base_note"])}</div>' if m.get("base_note") else ""
-    return f'<div class="lab-counts">{"".join(f"<span>{part}</span>" for part in said)}</div>{note}'
-
-
-def _shown(run: Run, score: float | None) -> str:
-    return "not measured" if score is None else run.metric.text(score)
-
-
-def _map(adapter: Adapter, matrix: str) -> str:
-    norms = {one.name: one.frobenius for one in spectra_of(adapter)}
-    matrices = [Matrix(name, role_of(name), layer_of(name), *delta.shape) for name, delta in adapter.items()]
-    return html.norm_map(norms, matrices, picked=matrix)
-
-
-def _spectra(run: Run, against: Run, first: Adapter, second: Adapter, matrix: str) -> list[Any]:
-    pairs = [(run, first), *([(against, second)] if against.run_id != run.run_id and matrix in second else [])]
-    names = labels_of([r.spec for r, _ in pairs])
-    found: list[Spectrum] = [spectra_of({matrix: adapter[matrix]})[0] for _, adapter in pairs]
-    lines = spectrum_lines([r.spec for r, _ in pairs], [one.singular_values for one in found])
-    return [spectrum(lines), energy(lines), html.say(spectrum_caption(list(zip(names, found, strict=True))))]
-
-
-def _overlap(run: Run, against: Run, first: Adapter, second: Adapter, matrix: str, selection: Selection) -> list[Any]:
-    if matrix not in second or first[matrix].shape != second[matrix].shape:
-        says = f"Run 2 does not adapt {label_of(matrix)}, or its base has other shapes: nothing to compare."
-        return [
-            gr.Plot(visible=False),
-            html.say(" ".join(["Run 2:", *second.warnings]) if not second and second.warnings else says),
-        ]
-    record: Overlap = overlap_of(matrix, first[matrix], second[matrix], of=selection.of, side=selection.side)  # type: ignore[arg-type]
-    names = ["run 1", "run 2"] if run.run_id == against.run_id else labels_of([run.spec, against.spec])
-    plot = overlap(record, first=names[0], second=names[1])
-    return [gr.Plot(value=plot, visible=True), html.say(overlap_caption(record, first=names[0], second=names[1]))]
+def _choices(runs: list[Run], chosen: str) -> gr.Dropdown:
+    labels = labels_of([run.spec for run in runs])
+    choices = [(label, run.run_id) for label, run in zip(labels, runs, strict=True)]
+    opened = [("/".join(Path(chosen).parts[-2:]), chosen)] if is_source(chosen) else []
+    return gr.Dropdown(choices=[*choices, *opened], value=chosen)

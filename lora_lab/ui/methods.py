@@ -31,7 +31,6 @@ from lora_lab.ui.selection import Selection
 SEEDS = (0, 1, 2, 3, 4)
 _TICK_S = 0.8
 _KEPT_PLANS = 20
-_SAVE_JS = "() => setTimeout(() => (document.querySelector('#{0} a') || document.querySelector('#{0}')).click(), 300)"
 
 
 class MethodsView(JobPlace):
@@ -119,7 +118,7 @@ class MethodsView(JobPlace):
         self.timer.tick(*watched, trigger_mode="once", **quiet)
         for button, make, file in ((self.csv, self.save_csv, self.csv_file), (self.peft, self.save_peft, self.peft_file)):
             made = button.click(make, self.selection, file, show_progress="minimal", api_visibility="private")
-            made.success(None, js=_SAVE_JS.format(file.elem_id), api_visibility="private")
+            made.success(None, js=html.SAVE_JS.format(file.elem_id), api_visibility="private")
 
     # Handlers: each reads controls, asks the core, and returns what its outputs show.
 
@@ -156,7 +155,7 @@ class MethodsView(JobPlace):
         """What the bench would train, before anything runs."""
         bench = find_bench(selection.bench)
         bench.prepare(notify=gr.Info)
-        told = [selection, self.header_of(selection), f'<div class="lab-s">{escape(bench.about)}</div>']
+        told = [selection, self.header_of(selection), html.about(bench)]
         try:
             plan = self._plan(selection)
         except LabError as err:
@@ -178,7 +177,7 @@ class MethodsView(JobPlace):
         plan = self._plan(selection)
         if self.lab.public:
             check_public(plan.most_runs())
-        yield from self.start_job(selection, *self.lab.new_job(plan.first_round(), more=plan.wanted))
+        yield from self.start_job(selection, *self.lab.new_job(plan.first_round(), more=plan.wanted, grouped="never"))
 
     def watch(self, selection: Selection, seen: str) -> list[Any]:
         """The answers as they are now; nothing is sent where nothing changed, and no table before another run is complete."""

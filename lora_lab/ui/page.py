@@ -9,8 +9,12 @@ from lora_lab.sweeps import warm_up
 from lora_lab.ui.budget import BudgetView
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.latency import LatencyView
-from lora_lab.ui.look import LookView
+from lora_lab.ui.look_amplification import AmplificationView
+from lora_lab.ui.look_spectra import SpectraView
+from lora_lab.ui.look_subspaces import SubspacesView
 from lora_lab.ui.methods import MethodsView
+from lora_lab.ui.paper import PaperView
+from lora_lab.ui.results import ResultsView
 from lora_lab.ui.train import TrainView
 from lora_lab.ui.try_it import TryView
 from lora_lab.ui.zero import runs_inline
@@ -28,6 +32,8 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     lab = lab or Lab.from_environment()
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
         TrainView(lab).build(page)
+    with page.route("Results", "/results"):
+        ResultsView(lab).build(page)
     with page.route("Methods", "/methods"):
         MethodsView(lab).build(page)
     with page.route("Latency", "/latency"):
@@ -37,7 +43,13 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     with page.route("Budget", "/budget"):
         BudgetView(lab).build(page)
     with page.route("Look", "/look"):
-        LookView(lab).build(page)
+        SpectraView(lab).build(page)
+    with page.route("Subspaces", "/subspaces"):
+        SubspacesView(lab).build(page)
+    with page.route("Amplification", "/amplification"):
+        AmplificationView(lab).build(page)
+    with page.route("The paper", "/paper"):
+        PaperView(lab).build(page)
     return page
 
 

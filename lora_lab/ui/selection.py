@@ -35,6 +35,7 @@ class Selection:
     optim: str = "AdamW"
     dropout: float = 0.0
     tokens: int = 8
+    snapshots: int = 0
     shapes: tuple[str, ...] = ()
     repeats: int = 20
     job: str = ""
@@ -43,6 +44,9 @@ class Selection:
     matrix: str = ""
     side: str = "in"
     of: str = "delta"
+    measure: str = ""  # what the map of matrices shows; each room of Look has a default
+    threshold: float = 0.5  # of an intruder dimension
+    under: str = ""  # the base under an adapter opened from a file
     asked: tuple[str, ...] = ()
     example: int = 0
     model: str = "Llama-3.2-3B"
@@ -65,6 +69,9 @@ class Selection:
     trials: tuple[int, ...] = (0, 1, 2)
     pay: str = "trainable_params"
     get: str = "score"
+    kept: str = ""  # the bench whose results are shown
+    paper: str = ""  # a recorded reproduction, or own: and the bench of one in this store
+    only: tuple[str, ...] = ()  # methods among them; none stands for all
 
     @property
     def is_own(self) -> bool:
@@ -107,7 +114,8 @@ class Selection:
         selection = cls(**values)
         of = selection.of if selection.of in ("delta", "a") else cls.of
         side = selection.side if selection.side in ("in", "out") and of == "delta" else cls.side
-        return replace(selection, of=of, side=side)
+        threshold = selection.threshold if 0 < selection.threshold <= 1 else cls.threshold
+        return replace(selection, of=of, side=side, threshold=threshold)
 
 
 def _parse(default: object, name: str, text: str) -> Any:

@@ -11,11 +11,18 @@ from lora_lab.benches import BENCH_NAMES, Bench, find_bench
 from lora_lab.benches.digits import VARIANTS
 from lora_lab.errors import LabError
 from lora_lab.geometry import Geometry
-from lora_lab.plots import curve_lines, loss_curves, reach_caption, reach_curve, row_label, score_curves
-from lora_lab.specs import METHODS, RunSpec, Task, unique
+from lora_lab.plots import curve_lines, loss_curves, questions, reach_caption, reach_curve, row_label, score_curves, spectrum
+from lora_lab.plots.block_drawing import block_drawing, block_note
+from lora_lab.plots.lines import live_spectrum_lines
+from lora_lab.plots.rank_table import rank_table_html
+from lora_lab.plots.sweep_captions import learned_caption
+from lora_lab.roles import matrix_label
+from lora_lab.specs import METHODS, RunSpec, Task
 from lora_lab.sweeps import RunProgress, expand
 from lora_lab.sweeps.limits import check_public
-from lora_lab.sweeps.summary import rank_table
+from lora_lab.sweeps.progress import adapted_matrices, most_adapted
+from lora_lab.sweeps.sentences import plan_sentence, start_label
+from lora_lab.sweeps.summary import base_name, best_run, rank_table
 from lora_lab.ui import data_card, html, own_data
 from lora_lab.ui.data_card import DataCard
 from lora_lab.ui.errors import user_errors, user_errors_streaming
@@ -28,7 +35,6 @@ from lora_lab.ui.grid import (
     drawn_targets,
     grid_of,
     offered,
-    plan_sentence,
     targets_note,
 )
 from lora_lab.ui.job_place import JobPlace
@@ -38,10 +44,6 @@ from lora_lab.ui.selection import ALPHAS, Selection
 from lora_lab.ui.train_cards import (
     controls,
     gradient_card,
-    last_of_most,
-    learned,
-    live_spectrum,
-    matrix_label,
     reached,
     runs_card,
     shape_label,
@@ -98,40 +100,53 @@ class TrainView(JobPlace):
                 self.tokens = gr.Number(
                     8, label="Virtual tokens", precision=0, minimum=1, min_width=120, elem_id="tokens", visible=False
                 )
+            self.snapshots = gr.Number(
+                0, label="Snapshots of ΔW", info="for its drift, in Look", precision=0, minimum=0, elem_id="snapshots"
+            )
 
     def _build_answers(self) -> None:
         self.seen, self.timer = gr.State(""), gr.Timer(_TICK_S, active=False)
         self.data_card = DataCard()
+        self._build_curves()
+        with gr.Row(elem_classes="lab-cards"):
+            self._build_spectrum_and_flow()
+        self._build_rule_and_reach()
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(
+                html.question(
+                    "Which runs are there?",
+                    "each that ended is kept in the runs folder, as PEFT saves it where PEFT has it; click one to look inside",
+                )
+            )
+            self.table = gr.HTML()
+
+    def _build_curves(self) -> None:
         with gr.Row(elem_classes="lab-cards"):
             with gr.Column(elem_classes="lab-card"):
-                gr.HTML(
-                    html.question(
-                        "Does the loss fall?", "on the examples it trains on; a hue a method, a shade a rank, a dash a seed"
-                    )
-                )
+                gr.HTML(html.question(*questions.LOSS))
                 self.loss = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="loss")
             with gr.Column(elem_classes="lab-card"):
-                gr.HTML(html.question("Does it generalise?", "the score on examples that it never trains on"))
+                gr.HTML(html.question(*questions.SCORE))
                 self.accuracy = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="accuracy")
         self.learned = gr.HTML(elem_id="learned")
         with gr.Column(elem_classes="lab-card"):
-            gr.HTML(html.question("How much rank is enough?", "score on held-out examples, mean ± sd over the seeds (how many)"))
+            gr.HTML(html.question(*questions.RANKS))
             self.ranking = gr.HTML()
-        with gr.Row(elem_classes="lab-cards"):
-            with gr.Column(elem_classes="lab-card"):
-                subtitle = "singular values of one matrix as they are now; the dotted lines are the ranks"
-                gr.HTML(html.question("What shape does ΔW take?", subtitle))
-                self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
-                self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
-            with gr.Column(elem_classes="lab-card"):
-                subtitle = "LoRA starts with B = 0: at the first step nothing reaches A; the other runs stand behind, pale"
-                gr.HTML(html.question("How do gradients flow?", subtitle))
-                self.flowing = gr.Dropdown([], label="Run", show_label=False, elem_id="flowing", container=False)
-                self.flow = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="flow")
-                self.flow_says = gr.HTML(elem_id="flow-says")
+
+    def _build_spectrum_and_flow(self) -> None:
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(html.question(*questions.SHAPE))
+            self.matrix = gr.Dropdown([], label="Matrix", show_label=False, elem_id="matrix", container=False)
+            self.spectrum = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="spectrum")
+        with gr.Column(elem_classes="lab-card"):
+            gr.HTML(html.question(questions.FLOW.title, f"{questions.FLOW.subtitle}; the other runs stand behind, pale"))
+            self.flowing = gr.Dropdown([], label="Run", show_label=False, elem_id="flowing", container=False)
+            self.flow = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="flow")
+            self.flow_says = gr.HTML(elem_id="flow-says")
+
+    def _build_rule_and_reach(self) -> None:
         with gr.Column(elem_classes="lab-card", elem_id="rule-card", visible=False) as self.rule_card:
-            subtitle = "W = W0 + s·B·A and G = ∂L/∂W; Frobenius norms on the run's own first batch"
-            gr.HTML(html.question("What does the chain rule say?", subtitle))
+            gr.HTML(html.question(*questions.RULE))
             self.rule = gr.HTML(elem_id="rule")
         with gr.Column(elem_classes="lab-card", elem_id="reach-card") as self.reach_card:
             subtitle = (
@@ -147,21 +162,13 @@ class TrainView(JobPlace):
                 self.measure = gr.Button("Measure it", elem_classes="lab-stop", elem_id="reach", min_width=130, scale=0)
             self.reach_plot = gr.Plot(show_label=False, elem_classes="lab-plot", elem_id="reach-plot", visible=False)
             self.reach_says = gr.HTML(elem_id="reach-says")
-        with gr.Column(elem_classes="lab-card"):
-            gr.HTML(
-                html.question(
-                    "Which runs are there?",
-                    "each that ended is kept in the runs folder, as PEFT saves it where PEFT has it; click one to look inside",
-                )
-            )
-            self.table = gr.HTML()
 
     def _wire(self, page: gr.Blocks) -> None:
-        rarer = [self.init, self.quant, self.optim, self.dropout, self.tokens]
+        rarer = [self.init, self.quant, self.optim, self.dropout, self.tokens, self.snapshots]
         choices = [self.methods, self.ranks, self.alpha, self.seeds, self.lr, self.steps, *rarer]
         controls = [self.bench, *self.own.controls, *choices]
         told = [self.selection, self.header, self.about, self.own.box, self.targets_title, self.block, self.counts, self.plan]
-        told += [self.methods, self.ranks, self.alpha, self.lr, self.init, self.dropout, self.tokens, self.reach_card]
+        told += [self.methods, self.ranks, self.alpha, self.lr, self.init, self.dropout, self.tokens, self.reach_card, self.start]
         live = [self.status, self.loss, self.accuracy, self.learned, self.matrix, self.spectrum, self.ranking, self.table]
         flow = [self.flowing, self.flow, self.flow_says, self.rule_card, self.rule]
         live += [*flow, self.plan, self.start, self.stop, self.timer, self.seen]
@@ -208,7 +215,8 @@ class TrainView(JobPlace):
         steps = default_steps(selection) if selection.steps is None else selection.steps
         values = [selection.bench, *own_data.values(selection)]
         grid = [list(selection.methods), list(selection.r), selection.alpha, list(selection.seeds), selection.lr, steps]
-        rarer = [list(selection.init), selection.base_quant, selection.optim, selection.dropout, selection.tokens]
+        rarer = [list(selection.init), selection.base_quant, selection.optim, selection.dropout]
+        rarer += [selection.tokens, selection.snapshots]
         return [selection, *values, *grid, *rarer]
 
     def choose_bench(self, bench: str, selection: Selection) -> list[Any]:
@@ -221,7 +229,7 @@ class TrainView(JobPlace):
     def choose(self, selection: Selection, *values: Any) -> list[Any]:
         """Any other control moved."""
         own, chosen = values[1 : 1 + own_data.CONTROLS], values[1 + own_data.CONTROLS :]
-        methods, ranks, alpha, seeds, lr, steps, init, quant, optim, dropout, tokens = chosen
+        methods, ranks, alpha, seeds, lr, steps, init, quant, optim, dropout, tokens, snapshots = chosen
         shown_steps = default_steps(selection)
         selection = replace(
             own_data.chosen(selection, own),
@@ -237,14 +245,14 @@ class TrainView(JobPlace):
             optim=optim or Selection.optim,
             dropout=float(dropout or 0),
             tokens=Selection.tokens if tokens is None else tokens,
+            snapshots=snapshots or 0,
         )
         return self.show_costs(selection)
 
     def pick_target(self, selection: Selection, event: gr.EventData) -> list[Any]:
         """A matrix of the drawing was clicked: adapt it, or no longer."""
-        role = event.pick
-        drawn = drawn_targets(selection)
-        targets = tuple(t for t in drawn if t != role) if role in drawn else (*drawn, role)
+        geometry = self.lab.geometry(find_bench(selection.bench_name, selection.data_spec))
+        targets = geometry.toggled(drawn_targets(selection), event.pick)
         return self.show_costs(replace(selection, targets=targets))
 
     def choose_matrix(self, matrix: str, selection: Selection) -> list[Any]:
@@ -252,7 +260,7 @@ class TrainView(JobPlace):
         selection = replace(selection, matrix=matrix)
         runs = self._runs(selection)
         flow = gradient_card(self.lab, selection, runs, matrix, asked=True)
-        return [selection, self.header_of(selection), live_spectrum(runs, matrix), *flow]
+        return [selection, self.header_of(selection), spectrum(live_spectrum_lines(runs, matrix)), *flow]
 
     def choose_flow(self, run_id: str, matrix: str, selection: Selection) -> list[Any]:
         """Another run for the gradients; it is the one to look into too."""
@@ -278,16 +286,25 @@ class TrainView(JobPlace):
             unfilled = selection.is_own and not (selection.base and selection.data)
             sentence = "Name a base and give it data." if unfilled else str(err)
             shown = [selection, self.header_of(selection), html.say(sentence), own, "", "", "", ""]
-            return [*shown, *[gr.skip()] * 7, gr.Column(visible=False)]
+            return [*shown, *[gr.skip()] * 7, gr.Column(visible=False), gr.skip()]
         selection = replace(selection, targets=tuple(t for t in selection.targets if geometry.matching(t)))
         chosen = {m.name for t in drawn_targets(selection) for m in geometry.matching(t)}
-        drawing = html.block_drawing(geometry.block(), chosen, r=max(selection.r, default=1))
+        drawing = block_drawing(geometry, chosen, r=max(selection.r, default=1))
         note = f'<div class="lab-s">{escape(targets_note(selection))}</div>'
-        title = f'<div class="lab-h">Target matrices <small>{html.geometry_note(geometry)}</small></div>{note}'
-        about = "".join(f'<div class="lab-s">{escape(text)}</div>' for text in filter(None, (bench.about, bench.note())))
-        specs, plan = self._planned(bench, geometry, selection)
-        shown = [selection, self.header_of(selection), about, own, title, drawing, costs(bench, geometry, selection), plan]
-        return [*shown, *controls(bench, geometry, selection, specs), gr.Column(visible=selection.bench in VARIANTS)]
+        title = f'<div class="lab-h">Target matrices <small>{block_note(geometry)}</small></div>{note}'
+        specs, plan, label = self._planned(bench, geometry, selection)
+        shown = [
+            selection,
+            self.header_of(selection),
+            html.about(bench),
+            own,
+            title,
+            drawing,
+            costs(bench, geometry, selection),
+            plan,
+        ]
+        reach_card, start = gr.Column(visible=selection.bench in VARIANTS), gr.Button(label)
+        return [*shown, *controls(bench, geometry, selection, specs), reach_card, start]
 
     def show_data(self, selection: Selection) -> list[Any]:
         """What there is to know of data that are text: before anything is trained, and not at every click."""
@@ -312,22 +329,24 @@ class TrainView(JobPlace):
             return [gr.skip()] * 18
         runs = self._runs(selection)
         lines = curve_lines(runs)
-        names = unique(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
-        matrix = selection.matrix if selection.matrix in names else last_of_most(runs)
+        names = adapted_matrices(runs)
+        matrix = selection.matrix if selection.matrix in names else most_adapted(runs)
         ended = job is None or job.ended
-        table = rank_table(runs)
+        table, named = rank_table(runs), base_name(runs)
+        says = learned_caption(runs, best_run(runs), base=table.base_score, base_name=named, ended=ended)
+        plan, start = self._plan(selection) if job and ended else (gr.skip(), gr.Button(interactive=ended))
         return [
             html.job_status(job),
             loss_curves(lines),
             score_curves(lines),
-            html.say(learned(runs, table.base_score, ended=ended)),
+            html.say(says),
             gr.Dropdown(choices=[(matrix_label(n), n) for n in names], value=matrix),
-            live_spectrum(runs, matrix),
-            html.rank_table(table),
+            spectrum(live_spectrum_lines(runs, matrix)),
+            rank_table_html(table),
             runs_card(self.lab, runs, selection),
             *gradient_card(self.lab, selection, runs, matrix, asked=ended),
-            self._plan(selection) if job and ended else gr.skip(),
-            gr.Button(interactive=ended),
+            plan,
+            start,
             gr.Button(interactive=job is not None and job.state in ("waiting", "running")),
             gr.Timer(active=not ended),
             mark,
@@ -360,14 +379,17 @@ class TrainView(JobPlace):
     def _specs(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[RunSpec, ...]:
         return expand(bench, grid_of(selection), geometry=geometry)
 
-    def _plan(self, selection: Selection) -> str:
+    def _plan(self, selection: Selection) -> tuple[str, gr.Button]:
+        """The sentence about the runs, and Start as it is when nothing is under way."""
         bench = find_bench(selection.bench_name, selection.data_spec)
-        return self._planned(bench, self.lab.geometry(bench), selection)[1]
+        _, sentence, label = self._planned(bench, self.lab.geometry(bench), selection)
+        return sentence, gr.Button(label, interactive=True)
 
-    def _planned(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[tuple[RunSpec, ...], str]:
-        """The runs, none where the grid cannot be; and the sentence about them."""
+    def _planned(self, bench: Bench, geometry: Geometry, selection: Selection) -> tuple[tuple[RunSpec, ...], str, str]:
+        """The runs, none where the grid cannot be; the sentence about them; and what Start is called."""
         try:
             specs = self._specs(bench, geometry, selection)
         except LabError as err:
-            return (), html.say(str(err), kind="error")
-        return specs, html.say(plan_sentence(specs, self.lab.store.complete_ids()))
+            return (), html.say(str(err), kind="error"), "Start"
+        complete = self.lab.store.complete_ids()
+        return specs, html.say(plan_sentence(specs, complete)), start_label(specs, complete)

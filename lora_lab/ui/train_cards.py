@@ -1,6 +1,5 @@
 """What the cards of Train say: the core's records as figures, tables and sentences."""
 
-from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
@@ -18,16 +17,13 @@ from lora_lab.plots import (
     gradient_caption,
     gradient_flow,
     labels_of,
-    learning_caption,
     method_label,
     rule_caption,
-    spectrum,
-    spectrum_lines,
 )
+from lora_lab.plots.rule_table import chain_rule_table
 from lora_lab.roles import label_of
 from lora_lab.specs import METHODS, MethodSpec, RunSpec
 from lora_lab.sweeps import Run, RunMemory, RunProgress, memory_of
-from lora_lab.sweeps.summary import base_name, best_run
 from lora_lab.training import methods_for, reach
 from lora_lab.ui import html
 from lora_lab.ui.grid import (
@@ -83,7 +79,7 @@ def _rule(lab: Lab, run: RunProgress, matrix: str | None, selection: Selection) 
         states += [("as trained", chain_rule_of(run.spec, name, adapter_dir=kept.adapter_dir))] if kept else []
     except LabError as err:
         return html.say(str(err))
-    return html.chain_rule_table(states) + html.say(rule_caption([record for _, record in states]))
+    return chain_rule_table(states) + html.say(rule_caption([record for _, record in states]))
 
 
 def runs_card(lab: Lab, runs: list[RunProgress], selection: Selection) -> str:
@@ -128,17 +124,6 @@ def _no_factors(runs: list[RunProgress]) -> str:
     return "None of these runs trains factors A and B." if trained else "The gradients of A and B come with the first step."
 
 
-def learned(runs: list[RunProgress], base: float | None, *, ended: bool) -> str:
-    best = best_run(runs)
-    if best is None or best.score is None:
-        return ""
-    several = len({run.spec.tuning.method for run in runs}) > 1
-    name = labels_of([run.spec for run in runs])[runs.index(best)] if several else ""
-    value = best.value(best.score)
-    echo = best.start.echo_score if best.start else None
-    return learning_caption(value, base, ended=ended, base_name=base_name(runs), best_name=name, metric=best.metric, echo=echo)
-
-
 @lru_cache(maxsize=16)
 def reached(bench: str, matrix: str) -> Reach:
     return reach(bench, matrix=matrix)
@@ -153,21 +138,6 @@ def square_and_rectangle() -> tuple[Matrix, Matrix]:
 
 def shape_label(m: Matrix) -> str:
     return f"{label_of(m.name)}, {m.d_out} × {m.d_in}"
-
-
-def live_spectrum(runs: list[RunProgress], matrix: str | None) -> Any:
-    seen = [run.spectrum.singular_values.get(matrix or "", ()) if run.spectrum else () for run in runs]
-    return spectrum(spectrum_lines([run.spec for run in runs], seen))
-
-
-def last_of_most(runs: list[RunProgress]) -> str | None:
-    """The matrix that most runs adapt, the last of them where several are."""
-    adapted = Counter(name for run in runs if run.spectrum for name in run.spectrum.singular_values)
-    return max(reversed(adapted), key=lambda name: adapted[name], default=None)
-
-
-def matrix_label(name: str) -> str:
-    return f"{label_of(name)}  ({name})"
 
 
 def memory_text(memory: RunMemory) -> str:

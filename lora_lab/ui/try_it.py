@@ -147,7 +147,7 @@ class TryView(Place):
             selection,
             self.header_of(selection),
             benches,
-            f'<div class="lab-s">{escape(scene.bench.about)}</div>',
+            html.about(scene.bench),
             _asked(scene),
             "" if scene.runs else _no_run(selection),
             *_example(scene),

@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
-from lora_lab.analysis import directions, overlap, overlap_of, principal_angles, subspace_similarity
+from lora_lab.analysis import chance_sd, control_overlap, directions, overlap, overlap_of, principal_angles, subspace_similarity
 from lora_lab.analysis.records import LeadingOverlap, Of, Overlap, Side
 from lora_lab.errors import AdapterError, SpecError
 from lora_lab.lowrank import LowRank
@@ -218,3 +218,31 @@ def test_overlap_refuses_what_cannot_be_compared() -> None:
         overlap(first, first, module="k")
     with pytest.raises(AdapterError, match=r"q must have one shape in both adapters. Got \(20, 14\) and \(20, 15\)"):
         overlap(first, {"q": random_delta(2, seed=29, d_in=15)})
+
+
+def test_at_most_so_many_directions_are_the_corner_of_all() -> None:
+    first, second = random_delta(5, seed=30), random_delta(7, seed=31)
+    whole, corner = overlap_of("q", first, second), overlap_of("q", first, second, most=3)
+    assert len(corner.phi) == 3
+    for row, of_all in zip(corner.phi, whole.phi, strict=False):
+        assert row == pytest.approx(of_all[:3], abs=1e-12)
+
+
+def test_mean_above_chance_is_the_mean_over_the_cells_that_can_tell() -> None:
+    record = overlap_of("q", random_delta(9, seed=32), random_delta(4, seed=33))
+    cells = [(record.phi[i][j], max(i + 1, j + 1) / 14) for i in range(9) for j in range(4)]
+    told = [phi - chance for phi, chance in cells if chance <= 0.5]
+    assert len(told) == 28
+    assert record.mean_above_chance == pytest.approx(sum(told) / 28)
+    narrow = overlap_of("q", random_delta(1, seed=34, d_in=1), random_delta(1, seed=35, d_in=1))
+    assert narrow.mean_above_chance is None
+
+
+def test_the_control_has_the_sizes_of_what_it_stands_beside_and_the_level_of_chance() -> None:
+    record = overlap_of("q", random_delta(4, seed=36, d_in=60), random_delta(6, seed=37, d_in=60))
+    controls = [control_overlap(record, seed=seed) for seed in range(200)]
+    assert {(len(c.phi), len(c.phi[0]), c.dimension) for c in controls} == {(4, 6, 60)}
+    assert control_overlap(record, seed=1).phi == controls[1].phi != controls[2].phi
+    mean = sum(c.phi[3][5] for c in controls) / 200
+    assert mean == pytest.approx(0.1, abs=4 * chance_sd(4, 6, 60) / 200**0.5)
+    assert abs(sum(c.mean_above_chance for c in controls) / 200) < 0.01

@@ -18,7 +18,8 @@ _DRAWN = """() => Object.fromEntries(document.querySelector('#latency-plot .js-p
 def measured(open_page: Callable[..., Page]) -> Page:
     """The digits at two batch sizes, measured by a click."""
     page = open_page("/latency?shapes=1,64&repeats=10&rank=4")
-    expect(page.locator("#latency-says")).to_contain_text("Nothing is measured yet")
+    expect(page.locator("#latency-says")).to_contain_text("Nothing is measured yet", timeout=30_000)
+    expect(page.locator("#shapes label:has(input:checked)")).to_have_count(2)  # the address has been read
     page.locator("#measure").click()
     page.locator("#switching-table").wait_for(timeout=120_000)
     page.wait_for_function("document.querySelector('#latency-plot .js-plotly-plot')?._fullData?.length > 4")

@@ -8,7 +8,7 @@ import pytest
 
 from lora_lab.budget import find_model, ranks_for_params
 from lora_lab.budget import paper as module
-from lora_lab.budget.paper import PAPER_JSON, Figure, paper_figures, table_1, table_5, table_6
+from lora_lab.budget.paper import PAPER_JSON, Figure, paper_figures, table_1, table_5, table_6, table_7
 from lora_lab.units import difference
 
 LAYERS, D = 96, 12288  # GPT-3
@@ -165,3 +165,13 @@ def test_table_1_reads_as_printed() -> None:
     assert [one.seconds["base"] for one in table_1()] == [
         pytest.approx(pair) for pair in ((1.4494, 0.0008), (0.338, 0.0006), (0.0198, 0.0027))
     ]
+
+
+def test_table_7_says_what_section_7_3_reads_from_it() -> None:
+    small, large = table_7()
+    assert (small.r, large.r) == (4, 64)
+    assert small.factor == pytest.approx(21.5, abs=0.15)  # 6.91 / 0.32 in the paper's text
+    assert large.factor == pytest.approx(1.9, abs=0.05)
+    for one in (small, large):
+        assert one.on_random < one.on_delta < one.on_base < one.base_frobenius
+        assert one.on_random == pytest.approx(one.r * one.base_frobenius / D, abs=0.02)

@@ -12,13 +12,10 @@ from lora_lab.budget import (
     cards,
     cheapest_change,
     find_card,
-    find_model,
     grid,
     max_batch,
     max_r,
     max_seq,
-    method_params,
-    ranks_for_params,
     versus,
 )
 from lora_lab.budget.sentences import remedy_sentence
@@ -179,24 +176,6 @@ def test_a_remedy_is_said_with_its_changes_and_its_card(model: str, spec: Method
     said = remedy_sentence(remedy, on)
     assert said.startswith(f"It does not fit {on.name}; with ")
     assert all(change in said for change in remedy.changes)
-
-
-def test_equal_budgets_are_the_largest_ranks_within_them() -> None:
-    geometry = find_model("llama-3.2-3b").geometry
-    choices = [("q", "v"), ("gate", "up", "down"), ("q", "k", "v", "o"), ALL_LINEAR, ("k",)]
-    for params in (2_000_000, 9_175_040, 50_000_000):
-        for targets, r in ranks_for_params(geometry, params, choices).items():
-            assert r is not None
-            assert method_params(geometry, MethodSpec(r=r, target_modules=targets)) <= params
-            capped = r == min(m.max_r for m in geometry.targeted(targets))
-            assert capped or method_params(geometry, MethodSpec(r=r + 1, target_modules=targets)) > params
-
-
-def test_a_choice_that_costs_too_much_at_rank_one_has_no_rank() -> None:
-    geometry = find_model("llama-3.2-3b").geometry
-    one = method_params(geometry, MethodSpec(r=1, target_modules=ALL_LINEAR))
-    assert ranks_for_params(geometry, one - 1, [ALL_LINEAR, ("q",)])[ALL_LINEAR] is None
-    assert ranks_for_params(geometry, one, [ALL_LINEAR])[ALL_LINEAR] == 1
 
 
 def test_three_ways_differ_in_what_they_say_and_in_nothing_else() -> None:

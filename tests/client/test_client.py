@@ -31,9 +31,10 @@ def served(lab: Lab) -> Iterator[gr.Blocks]:
 
 def test_config_names_the_places_and_the_public_events(served: gr.Blocks) -> None:
     config = served.get_config_file()
-    assert [name for name, *_ in config["pages"]] == ["", "methods", "latency", "try", "budget", "look"]
+    train, look = ["", "results", "methods", "latency", "try"], ["look", "subspaces", "amplification", "paper"]
+    assert [name for name, *_ in config["pages"]] == [*train, "budget", *look]
     public = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"}
-    assert public == {"start", "stop", "trace", "reach", "merge", "latency", "ask", "compare", "halt"}
+    assert public == {"start", "stop", "trace", "reach", "gradients", "merge", "latency", "ask", "compare", "halt"}
 
 
 def test_start_and_stop_from_a_client(served: gr.Blocks, lab: Lab) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lora_lab.analysis.comparison import compare
 from lora_lab.analysis.method_records import MethodRow, MethodTable, RateScore, mean_of
-from lora_lab.plots import run_colour
+from lora_lab.plots import method_rows, run_colour
 from lora_lab.plots.method_captions import budget_label, methods_caption, plan_caption, refused_note, score_text
 from lora_lab.plots.methods import COLUMNS, log_ticks, pareto, rate_curves
 
@@ -200,3 +200,13 @@ def test_a_plan_says_how_many_runs_and_how_long() -> None:
 
 def test_a_reason_is_said_once() -> None:
     assert refused_note({"prefix": "No keys.", "lora+prefix": "No keys."}) == "Without Prefix tuning and LoRA with prefix: No keys."
+
+
+def test_the_table_to_read_has_a_row_a_method_in_order_with_what_it_costs_and_what_it_keeps() -> None:
+    table = a_table(*LORA, FULL, BITFIT)
+    rows = method_rows(table, compare(table))
+    assert [row["method"] for row in rows] == ["Full fine-tuning", "LoRA r 8", "BitFit"]
+    assert rows[1]["accuracy, test split"] == "87.0 % ± 1.0 %"
+    assert (rows[1]["adapter params"], rows[1]["file"]) == ("8 k", "32 kB")
+    assert rows[1]["accuracy left on the old task"] == "20.0 % ± 0.0 %"
+    assert rows[1]["rate"] == "0.003"

@@ -69,12 +69,12 @@ def test_spectrum_marks_each_rank_once() -> None:
     assert said(fig) == ["r 3", "r 4"]
 
 
-def test_energy_is_the_cumulated_share_and_names_the_95_percent_line() -> None:
+def test_energy_is_the_cumulated_share_and_names_its_lines() -> None:
     fig = plots.energy([SpectrumLine("r 3", 3, 0, (3.0, 2.0, 1.0)), TWO])
     assert tuple(fig.data[0].y) == pytest.approx((9 / 14, 13 / 14, 1))
     assert tuple(fig.data[1].y)[-2:] == (1, 1)
-    assert [line.y0 for line in fig.layout.shapes] == [0.95]
-    assert said(fig) == ["95 %"]
+    assert [line.y0 for line in fig.layout.shapes] == [0.90, 0.95, 0.99]
+    assert [text.strip() for text in said(fig)] == ["90 %", "95 %", "99 %"]
 
 
 @pytest.mark.parametrize("draw", [plots.spectrum, plots.energy])
@@ -228,8 +228,24 @@ def test_overlap_says_whose_directions_each_axis_counts() -> None:
 
 
 def spectrum_record(kept: int | None, *, r: int = 8) -> Spectrum:
-    ranks = (None, None) if kept is None else (1.26, 2.34)
-    return Spectrum("layer.q", (64, 64), r, 2.0, 0.0 if kept is None else 1.0, (1.0,) * r, *ranks, kept)
+    stable, effective = (None, None) if kept is None else (1.26, 2.34)
+    norm = 0.0 if kept is None else 1.0
+    return Spectrum(
+        name="layer.q",
+        shape=(64, 64),
+        r=r,
+        scaling=2.0,
+        frobenius=norm,
+        spectral=norm,
+        singular_values=(norm,) * r,
+        numerical_rank=0 if kept is None else r,
+        stable_rank=stable,
+        effective_rank=effective,
+        participation_ratio=effective,
+        rank_for_90=kept,
+        rank_for_95=kept,
+        rank_for_99=kept,
+    )
 
 
 def test_spectrum_caption_counts_the_directions_of_each_update() -> None:

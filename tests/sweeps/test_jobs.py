@@ -1,5 +1,8 @@
 """A sweep in the background, as somebody watching it sees it."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -217,8 +220,49 @@ def test_what_nobody_foresaw_is_said_as_a_sentence_too(store: RunStore, monkeypa
     def broken(*args: object, **options: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("lora_lab.training.loop.evaluate", broken)
+    monkeypatch.setattr("lora_lab.training.plain.evaluate", broken)
     job = Job(short(1), store, runner="inline").start()
     wait_until(job)
     assert (job.state, job.message) == ("failed", "Training failed at step 0: RuntimeError: out of luck")
     assert store.runs() == []
+
+
+def test_waiting_says_whether_the_end_has_come(store: RunStore) -> None:
+    job = Job(short(1, steps=50_000), store, runner="inline").start()
+    wait_until(job, 3)
+    assert not job.wait(0.01)
+    job.end()
+    assert job.wait()
+    assert job.state == "stopped"
+    assert {run.metrics["status"] for run in store.runs()} == {"stopped"}
+
+
+def test_a_job_that_was_never_started_may_be_ended(store: RunStore) -> None:
+    job = Job(short(1), store)
+    job.end()
+    assert job.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["inline", "process"])
+def test_a_process_that_ends_stops_its_job_first(tmp_path: Path, repository: Path, runner: str) -> None:
+    code = f"""
+import subprocess
+import sys
+import time
+import lora_lab as ll
+from lora_lab.sweeps import Job, RunStore, expand
+if __name__ == "__main__":
+    specs = expand(ll.find_bench("digits"), ll.SweepSpec(r=(1, 2), steps=50_000, batch_size=2))
+    job = Job(specs, RunStore({str(tmp_path / "runs")!r}), runner={runner!r}).start()
+    while job.steps_done < 60:
+        time.sleep(0.02)
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
+    asked = {"capture_output": True, "text": True, "timeout": 120, "env": {**os.environ, "PYTHONPATH": path}}
+    done = subprocess.run([sys.executable, str(script)], check=False, **asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {run.metrics["status"] for run in RunStore(tmp_path / "runs").runs()} == {"stopped"}
+    assert not list((tmp_path / "runs").glob(".draft-*"))

@@ -12,7 +12,7 @@ from lora_lab.live_geometry import read_geometry
 from lora_lab.methods.tiny import tiny_model
 from lora_lab.sweeps import Run, memory_of
 from lora_lab.sweeps.memory import batch_tokens
-from lora_lab.sweeps.store import metrics_of
+from lora_lab.sweeps.outcome import metrics_of
 
 PATCHES = (8 // 2) ** 2  # of 2 × 2 pixels in a digit of 8 × 8
 WORDS = 5

@@ -230,8 +230,11 @@ def test_time_is_told_from_runs_of_the_same_method_and_bench(plan: MethodPlan) -
     assert expected_s(specs, []) is None
     elsewhere = a_run(replace(specs[0], bench="reviews"), wall_s=1e6)
     kept = [a_run(specs[0], wall_s=6.0), elsewhere]  # 6 s for 6 steps
-    at_once = mb.runs_at_once(specs, "cpu")
+    at_once = mb.runs_at_once(specs, device="cpu")
     assert expected_s(specs, kept, device="cpu") == pytest.approx(6 * len(specs) / at_once)
+    in_company = replace(kept[0], metrics={**kept[0].metrics, "group_runs": 8, "wall_s": 1e6})
+    assert expected_s(specs, [in_company]) is None
+    assert expected_s(specs, [*kept, in_company], device="cpu") == pytest.approx(6 * len(specs) / at_once)
 
 
 def test_a_job_goes_on_in_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

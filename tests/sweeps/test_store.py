@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 import lora_lab as ll
+from lora_lab.adapters import write_snapshot
 from lora_lab.errors import StoreError
 from lora_lab.events import DoneEvent, EvalEvent, Event, StartEvent, Status, StepEvent, to_record
+from lora_lab.lowrank import LowRank
 from lora_lab.sweeps import Run, RunStore
+from lora_lab.sweeps import claims as claims_module
 
 STEPS, EVERY = 6, 3
 TORN = '{"event": "StepEvent", "step": 4, "lo'
@@ -45,6 +48,7 @@ def write_adapter(folder: Path, value: float = 1.0) -> None:
 def keep(store: RunStore, spec: ll.RunSpec, *, steps: int = STEPS, status: Status = "finished") -> Run:
     """A run that went through the store as a worker's does."""
     draft = store.begin(spec)
+    assert draft is not None
     for event in said(spec, steps=steps, status=status):
         draft.record(event)
     write_adapter(draft.folder / "adapter")
@@ -52,12 +56,14 @@ def keep(store: RunStore, spec: ll.RunSpec, *, steps: int = STEPS, status: Statu
     return store.get(spec.run_id)
 
 
-def abandon(store: RunStore, spec: ll.RunSpec, pid: int, *, steps: int, snapshot: bool = True, tail: str = "") -> Path:
-    """The folder that process `pid` leaves when it is killed after so many steps."""
-    folder = store.root / f".draft-{spec.run_id}-{pid}"
+def abandon(
+    store: RunStore, spec: ll.RunSpec, *, steps: int, snapshot: bool = True, tail: str = "", status: Status | None = None
+) -> Path:
+    """The folder that a process leaves when it is killed after so many steps, or once its log says how it ended."""
+    folder = store.root / f".draft-{spec.run_id}"
     folder.mkdir()
     (folder / "spec.json").write_text(json.dumps(spec.to_json()))
-    lines = [json.dumps(to_record(event)) + "\n" for event in said(spec, steps=steps, status=None)]
+    lines = [json.dumps(to_record(event)) + "\n" for event in said(spec, steps=steps, status=status)]
     (folder / "events.jsonl").write_text("".join(lines) + tail)
     if snapshot:
         write_adapter(folder / "adapter")
@@ -69,17 +75,13 @@ def folders(store: RunStore) -> set[str]:
     return {path.name for path in store.root.iterdir() if path.is_dir()}
 
 
+def claims(store: RunStore) -> set[str]:
+    return {path.name for path in store.root.glob(".claim-*")}
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "runs")
-
-
-@pytest.fixture(scope="module")
-def dead_pid() -> int:
-    """The id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 # A run comes whole
@@ -103,7 +105,8 @@ def test_a_discarded_draft_leaves_nothing(store: RunStore) -> None:
     draft = store.begin(a_spec())
     draft.record(said(a_spec())[0])
     draft.discard()
-    assert list(store.root.iterdir()) == []
+    assert folders(store) == claims(store) == set()
+    assert store.runs() == []
 
 
 def test_a_commit_that_fails_leaves_no_run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +168,12 @@ def test_an_id_that_means_two_runs_is_refused(store: RunStore) -> None:
     shared = next(first for first in "0123456789abcdef" if sum(run_id.startswith(first) for run_id in ids) > 1)
     with pytest.raises(StoreError, match=r"Got '.': \d+ runs begin so"):
         store.get(shared)
+
+
+def test_a_whole_id_means_that_run_whatever_else_begins_so(store: RunStore) -> None:
+    run = keep(store, a_spec())
+    shutil.copytree(run.folder, store.root / f"{run.run_id}-copy")
+    assert store.get(run.run_id) == run
 
 
 def test_runs_are_found_in_the_order_asked_for(store: RunStore) -> None:
@@ -233,13 +242,125 @@ def test_a_complete_run_is_never_replaced_by_a_lesser_one(store: RunStore, tmp_p
     assert folders(store) == {spec.run_id}
 
 
+# Claims: one process trains a run
+
+
+def test_a_run_that_is_being_trained_cannot_be_begun(store: RunStore) -> None:
+    draft = store.begin(a_spec())
+    assert store.begin(a_spec()) is None
+    assert RunStore(store.root).begin(a_spec()) is None
+    assert draft.folder.is_dir()
+    assert store.begin(a_spec(seed=1)) is not None
+
+
+def test_of_threads_that_begin_a_run_at_once_one_gets_it(store: RunStore) -> None:
+    start, got = threading.Barrier(8), []
+
+    def begin() -> None:
+        start.wait()
+        got.append(store.begin(a_spec()))
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([draft for draft in got if draft is not None]) == 1
+
+
+@pytest.mark.parametrize("end", ["discarded", "stopped", "dropped"])
+def test_a_run_that_was_let_go_unfinished_can_be_begun_again(store: RunStore, end: str) -> None:
+    draft = store.begin(a_spec())
+    if end == "discarded":
+        draft.discard()
+    elif end == "stopped":
+        for event in said(a_spec(), steps=2, status="stopped"):
+            draft.record(event)
+        write_adapter(draft.folder / "adapter")
+        draft.commit()
+    del draft  # an error that nobody caught
+    assert not store.is_claimed(a_spec().run_id)
+    assert store.begin(a_spec()) is not None
+
+
+def test_a_complete_run_cannot_be_begun(store: RunStore) -> None:
+    keep(store, a_spec())
+    assert store.begin(a_spec()) is None
+    assert not store.is_claimed(a_spec().run_id)
+    assert folders(store) == {a_spec().run_id}
+    assert claims(store) == set()
+
+
+def test_a_run_is_claimed_while_its_draft_lives(store: RunStore) -> None:
+    one, two = a_spec(), a_spec(seed=1)
+    assert not store.is_claimed(one.run_id)
+    draft, other = store.begin(one), store.begin(two)
+    for look in (store, RunStore(store.root)):
+        assert [look.is_claimed(spec.run_id) for spec in (one, two, a_spec(seed=2))] == [True, True, False]
+    draft.discard()
+    assert [store.is_claimed(spec.run_id) for spec in (one, two)] == [False, True]
+    other.discard()
+    assert claims(store) == set()
+
+
+def test_looking_takes_nothing_from_who_trains(store: RunStore) -> None:
+    """A look at a claim, or a recovery, is never mistaken for somebody who has the run."""
+    stop, refused = threading.Event(), []
+
+    def look() -> None:
+        while not stop.is_set():
+            store.is_claimed(a_spec().run_id)
+            store.recover()
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    for _ in range(200):
+        (store.root / f".gone-{a_spec().run_id}").mkdir(exist_ok=True)  # so that there is something to recover
+        draft = store.begin(a_spec())
+        refused += [draft] if draft is None else []
+        if draft is not None:
+            draft.discard()
+    stop.set()
+    for looker in lookers:
+        looker.join()
+    assert refused == []
+
+
+def test_a_draft_that_cannot_be_made_claims_nothing(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*args: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", no_space)
+        with pytest.raises(StoreError, match="No space left"):
+            store.begin(a_spec())
+    assert not store.is_claimed(a_spec().run_id)
+    assert store.begin(a_spec()) is not None
+
+
+def test_what_a_dead_process_learned_is_kept_before_its_run_is_begun_again(store: RunStore) -> None:
+    abandon(store, a_spec(), steps=EVERY + 1)
+    draft = store.begin(a_spec())
+    assert draft is not None
+    assert store.get(a_spec().run_id).metrics["step"] == EVERY
+    assert {path.name for path in draft.folder.iterdir()} == {"spec.json"}
+
+
+def test_a_run_that_a_dead_process_had_ended_is_not_begun_again(store: RunStore) -> None:
+    abandon(store, a_spec(), steps=STEPS, status="finished")
+    assert store.begin(a_spec()) is None
+    assert store.is_complete(a_spec().run_id)
+    assert folders(store) == {a_spec().run_id}
+
+
 # Recovery
 
 
 @pytest.mark.parametrize("tail", ["", TORN], ids=["whole log", "torn log"])
-def test_the_last_snapshot_of_a_dead_process_becomes_a_stopped_run(store: RunStore, dead_pid: int, tail: str) -> None:
+def test_the_last_snapshot_of_a_dead_process_becomes_a_stopped_run(store: RunStore, tail: str) -> None:
     spec = a_spec()
-    abandon(store, spec, dead_pid, steps=EVERY + 1, tail=tail)
+    abandon(store, spec, steps=EVERY + 1, tail=tail)
     (run,) = store.recover()
     assert run == store.get(spec.run_id)
     assert (run.metrics["status"], run.metrics["step"]) == ("stopped", EVERY)
@@ -255,32 +376,54 @@ def test_the_last_snapshot_of_a_dead_process_becomes_a_stopped_run(store: RunSto
 
 
 @pytest.mark.parametrize(("steps", "snapshot"), [(EVERY + 1, False), (EVERY - 1, True), (0, False)])
-def test_a_dead_process_without_a_snapshot_leaves_nothing(store: RunStore, dead_pid: int, steps: int, snapshot: bool) -> None:
-    abandon(store, a_spec(), dead_pid, steps=steps, snapshot=snapshot)
+def test_a_dead_process_without_a_snapshot_leaves_nothing(store: RunStore, steps: int, snapshot: bool) -> None:
+    abandon(store, a_spec(), steps=steps, snapshot=snapshot)
     assert store.recover() == []
     assert store.runs() == []
     assert folders(store) == set()
 
 
-def test_what_a_dead_process_had_half_written_is_no_part_of_the_run(store: RunStore, dead_pid: int) -> None:
+def test_what_a_dead_process_had_half_written_is_no_part_of_the_run(store: RunStore) -> None:
     """It was killed while it replaced its snapshot."""
-    draft = abandon(store, a_spec(), dead_pid, steps=EVERY + 1)
+    draft = abandon(store, a_spec(), steps=EVERY + 1)
     (draft / "adapter.new").mkdir()
     (draft / "adapter.new" / "adapter_model.safetensors").write_bytes(b"\0" * 10)
     (run,) = store.recover()
     assert {path.name for path in run.folder.iterdir()} == {"spec.json", "events.jsonl", "metrics.json", "adapter"}
 
 
+@pytest.mark.parametrize("status", [None, "finished"], ids=["killed", "killed at the end"])
+def test_snapshots_later_than_the_adapter_that_is_kept_are_dropped(store: RunStore, status: Status | None) -> None:
+    steps = STEPS if status else EVERY + 1
+    draft = abandon(store, a_spec(), steps=steps, status=status)
+    for step in range(1, steps + 1):
+        write_snapshot(draft / "snapshots", {"m": LowRank(torch.ones(3, 1), torch.ones(1, 2), float(step))}, step=step)
+    (draft / "snapshots" / "step-000005.safetensors.new").write_bytes(b"\0" * 10)
+    (run,) = store.recover()
+    assert [(step, modules["m"].scaling) for step, modules in run.snapshots()] == [
+        *((step, step) for step in range(1, steps // EVERY * EVERY)),
+        (steps // EVERY * EVERY, 1),  # the adapter
+    ]
+    assert len(list((run.folder / "snapshots").iterdir())) == steps // EVERY * EVERY
+
+
 def test_a_draft_of_a_living_process_is_left_alone(store: RunStore) -> None:
-    draft = abandon(store, a_spec(), os.getpid(), steps=EVERY + 1)
-    assert store.recover() == []
-    assert draft.is_dir()
+    draft = store.begin(a_spec())
+    write_adapter(draft.folder / "adapter")
+    (draft.folder / "adapter" / "lora_lab.json").write_text('{"step": 3}')
+    for event in said(a_spec(), status=None):
+        draft.record(event)
+    assert RunStore(store.root).recover() == []
+    assert draft.folder.is_dir()
     assert store.runs() == []
+    draft.record(said(a_spec())[-1])
+    draft.commit()
+    assert store.is_complete(a_spec().run_id)
 
 
-def test_a_complete_run_is_never_replaced_by_a_draft(store: RunStore, dead_pid: int) -> None:
+def test_a_complete_run_is_never_replaced_by_a_draft(store: RunStore) -> None:
     run = keep(store, a_spec())
-    abandon(store, a_spec(), dead_pid, steps=EVERY + 1)
+    abandon(store, a_spec(), steps=EVERY + 1)
     assert store.recover() == []
     assert store.get(run.run_id) == run
     assert folders(store) == {run.run_id}
@@ -292,6 +435,88 @@ def test_a_log_is_read_up_to_its_torn_last_line(store: RunStore, tail: str) -> N
     with (run.folder / "events.jsonl").open("a") as file:
         file.write(tail)
     assert run.events() == said(a_spec())
+
+
+# The index
+
+
+def fake(store: RunStore, spec: ll.RunSpec, **metrics: object) -> None:
+    """A run's folder without anything in it that an index does not read."""
+    folder = store.root / spec.run_id
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(spec.to_json()))
+    (folder / "metrics.json").write_text(json.dumps({"status": "finished", "step": STEPS, **metrics}))
+
+
+def test_only_the_runs_asked_for_are_read(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may have thousands: to tell which are complete none is opened, and to find one only that."""
+    specs = [a_spec(seed) for seed in range(20)]
+    for i, spec in enumerate(specs):
+        fake(store, spec, status="stopped" if i % 4 == 0 else "finished")
+    store.runs()
+    parsed: list[str] = []
+    from_json = ll.RunSpec.from_json.__func__
+
+    def counted(cls: type[ll.RunSpec], record: dict[str, object]) -> ll.RunSpec:
+        parsed.append(record["seed"])
+        return from_json(cls, record)
+
+    monkeypatch.setattr(ll.RunSpec, "from_json", classmethod(counted))
+    assert store.complete_ids() == {spec.run_id for i, spec in enumerate(specs) if i % 4}
+    assert store.is_complete(specs[1].run_id)
+    assert parsed == []
+    assert [run.spec for run in store.find([specs[7].run_id, specs[3].run_id])] == [specs[7], specs[3]]
+    assert store.get(specs[5].run_id).spec == specs[5]
+    assert sorted(parsed) == [3, 5, 7]
+
+
+def test_the_index_is_in_wal_mode(store: RunStore) -> None:
+    keep(store, a_spec())
+    index = sqlite3.connect(store.root / "index.sqlite")
+    assert index.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    index.close()
+
+
+def test_an_index_of_another_make_is_made_anew(store: RunStore) -> None:
+    run = keep(store, a_spec())
+    (store.root / "index.sqlite").unlink()
+    index = sqlite3.connect(store.root / "index.sqlite")
+    index.execute("CREATE TABLE runs (run_id TEXT PRIMARY KEY, finished_at REAL, spec TEXT, metrics TEXT)")
+    index.close()
+    assert store.runs() == [run]
+    assert store.is_complete(run.run_id)
+
+
+def test_a_look_waits_for_no_writer(store: RunStore) -> None:
+    run = keep(store, a_spec())
+    writer = sqlite3.connect(store.root / "index.sqlite", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM runs")
+    assert store.runs() == [run]
+    assert store.complete_ids() == {run.run_id}
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_a_store_on_a_file_system_without_locks_is_refused_in_one_sentence(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*arguments: object, **named: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(claims_module, "lock_descriptor", no_locks)
+    with pytest.raises(StoreError, match=r"must be on a file system with locks\. Got .*: Function not implemented\."):
+        store.begin(a_spec())
+
+
+def test_an_index_that_was_written_behind_the_folders_is_put_right_by_the_next_look(store: RunStore) -> None:
+    run = keep(store, a_spec())
+    with sqlite3.connect(store.root / "index.sqlite") as writer:
+        writer.execute("UPDATE runs SET finished_ns = 1, status = 'stopped'")
+        writer.execute("INSERT INTO runs VALUES ('nothing', 1, 'finished', '{}', '{}')")
+    writer.close()
+    assert store.complete_ids() == {run.run_id}
+    assert store.runs() == [run]
 
 
 # Places that are no store
@@ -330,19 +555,40 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(tmp_path: Pa
     assert str(caught.value).endswith(".")
 
 
-def test_a_snapshot_put_aside_when_its_process_died_is_kept(store: RunStore, dead_pid: int) -> None:
+def test_a_snapshot_put_aside_when_its_process_died_is_kept(store: RunStore) -> None:
     """It was killed between the two renames that replace a snapshot."""
-    draft = abandon(store, a_spec(), dead_pid, steps=EVERY + 1)
+    draft = abandon(store, a_spec(), steps=EVERY + 1)
     (draft / "adapter").rename(draft / "adapter.old")
     (run,) = store.recover()
     assert run.adapter()
 
 
-def test_what_a_dead_process_put_aside_is_cleared(store: RunStore, dead_pid: int) -> None:
-    aside = store.root / f".old-{a_spec().run_id}-{dead_pid}"
-    aside.mkdir()
+def test_what_a_dead_process_put_aside_is_cleared(store: RunStore) -> None:
+    """It was killed after the run had taken the place of a lesser one, or while it removed a draft."""
+    run = keep(store, a_spec())
+    for name in (".old", ".gone"):
+        (store.root / f"{name}-{run.run_id}").mkdir()
+    (store.root / f".claim-{run.run_id}").touch()
+    assert store.recover() == []
+    assert folders(store) == {run.run_id}
+    assert claims(store) == set()
+
+
+def test_a_run_put_aside_for_a_draft_that_is_lost_comes_back(store: RunStore) -> None:
+    run = keep(store, a_spec(), steps=2, status="stopped")
+    run.folder.rename(store.root / f".old-{run.run_id}")
     store.recover()
-    assert not aside.exists()
+    assert store.runs() == [run]
+    assert folders(store) == {run.run_id}
+
+
+def test_a_draft_cut_off_between_two_renames_becomes_the_run(store: RunStore) -> None:
+    lesser = keep(store, a_spec(), steps=2, status="stopped")
+    abandon(store, a_spec(), steps=STEPS, status="finished")
+    lesser.folder.rename(store.root / f".old-{lesser.run_id}")
+    (run,) = store.recover()
+    assert (run.metrics["status"], run.metrics["step"]) == ("finished", STEPS)
+    assert folders(store) == {run.run_id}
 
 
 def test_a_reader_beside_a_replacement_raises_nothing(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,3 +629,37 @@ def test_a_folder_that_is_no_run_hides_no_run(store: RunStore, content: dict[str
     for name, text in {"metrics.json": "{}", **content}.items():
         (store.root / "stranger" / name).write_text(text)
     assert store.runs() == [run]
+
+
+def test_a_deleted_run_is_gone_from_folder_and_index_and_can_be_trained_again(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    kept, gone = keep(store, a_spec(0)), keep(store, a_spec(1))
+    assert store.delete([gone.run_id, gone.run_id[:8]]) == (gone.run_id,)
+    assert [run.run_id for run in store.runs()] == [kept.run_id]
+    assert not any(gone.run_id in path.name for path in tmp_path.iterdir())
+    assert keep(store, a_spec(1)).is_complete
+
+
+def test_runs_are_deleted_all_or_none(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    stopped = keep(store, a_spec(0), steps=3, status="stopped")
+    other = keep(store, a_spec(1))
+    with pytest.raises(StoreError, match="no run begins so"):
+        store.delete([other.run_id, "ffffffffffff"])
+    draft = RunStore(tmp_path).begin(stopped.spec)  # it is resumed by somebody at this moment
+    assert draft is not None
+    with pytest.raises(StoreError, match=rf"must not be in training\. Got '{stopped.run_id}'"):
+        store.delete([other.run_id, stopped.run_id])
+    assert len(store.runs()) == 2
+    draft.discard()
+    assert set(store.delete([other.run_id, stopped.run_id])) == {other.run_id, stopped.run_id}
+    assert store.runs() == []
+
+
+def test_what_a_kill_leaves_of_a_deletion_is_cleared(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    run = keep(store, a_spec())
+    run.folder.rename(tmp_path / f".gone-{run.run_id}")  # killed right after the rename
+    assert store.runs() == []
+    assert store.recover() == []
+    assert not any(run.run_id in path.name for path in tmp_path.iterdir())

@@ -1,5 +1,8 @@
 """Devices: only what is there, and random numbers that stay in their block."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -81,5 +84,11 @@ def test_threads_are_pinned_for_a_block_and_come_back() -> None:
 
 
 def test_a_run_takes_the_threads_of_its_bench_or_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 6)
     assert (threads_for(1), threads_for(None)) == (1, 6)
+
+
+def test_a_process_bound_to_one_core_takes_one_thread() -> None:
+    bound = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    code = f"{bound}; from lora_lab.training.devices import threads_for; print(threads_for(None))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"

@@ -11,7 +11,7 @@ from torch import nn
 import lora_lab as ll
 from lora_lab.errors import SpecError
 from lora_lab.training import chain_rule, first_gradients, gradient_norms
-from lora_lab.training.loop import batches
+from lora_lab.training.begin import batches
 
 DIGITS = ["q_proj", "fc1"]
 FC1 = "vit.layers.1.mlp.fc1"  # (160, 64)

@@ -22,7 +22,7 @@ from lora_lab.errors import DataError
 from lora_lab.events import DoneEvent, EvalEvent, Event, ForgettingEvent, SpectrumEvent, StartEvent, StepEvent
 from lora_lab.specs import RunSpec
 from lora_lab.training import evaluate, plan_run, train_events
-from lora_lab.training.loop import batches
+from lora_lab.training.begin import batches
 
 STEPS, EVERY, WARM_UP = 25, 10, 5
 E = TypeVar("E")
@@ -245,7 +245,7 @@ def test_closing_at_any_step_keeps_what_was_learned(tmp_path: Path, kind: type[E
 
 
 def test_the_adapter_on_disk_at_an_evaluation_is_the_one_that_was_scored(tmp_path: Path) -> None:
-    """A killed process leaves its log and its last snapshot: they must tell of the same weights."""
+    """A killed process leaves its log and its adapter as last saved: they must tell of the same weights."""
     spectrum: dict[str, tuple[float, ...]] = {}
     for event in train_events(a_spec(), tmp_path):
         if isinstance(event, SpectrumEvent):

@@ -20,7 +20,7 @@ from lora_lab.ui.selection import Selection
 from lora_lab.ui.train import TrainView
 
 OWN = Selection(bench="yours", r=(2,), seeds=(0,))
-GRID = [["lora"], [2], "16", [0], None, 200, ["default"], "", "AdamW", 0, 8]
+GRID = [["lora"], [2], "16", [0], None, 200, ["default"], "", "AdamW", 0, 8, 0]
 
 
 @pytest.fixture

@@ -23,6 +23,10 @@ CHOSEN = Selection(
     dropout=0.1,
     tokens=4,
     run="0a",
+    against="/some/where/adapter",
+    measure="phi",
+    threshold=0.65,
+    under="digits",
 )
 
 
@@ -35,7 +39,9 @@ def test_address_of_the_defaults_is_empty() -> None:
     assert Selection().query() == ""
 
 
-@pytest.mark.parametrize("query", [{"r": "eight"}, {"steps": "1.5"}, {"lr": "fast"}, {"dropout": "much"}, {"unknown": "1"}])
+@pytest.mark.parametrize(
+    "query", [{"r": "eight"}, {"steps": "1.5"}, {"lr": "fast"}, {"dropout": "much"}, {"threshold": "9"}, {"unknown": "1"}]
+)
 def test_nonsense_in_the_address_is_the_default(query: dict[str, str]) -> None:
     assert Selection.from_query(query) == Selection()
 

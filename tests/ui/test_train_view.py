@@ -198,10 +198,11 @@ def test_targets_not_chosen_are_each_methods_own_and_said(lab: Lab) -> None:
 
 
 def test_what_is_behind_more_reaches_every_run(lab: Lab) -> None:
-    selection = Selection(init=("default", "pissa"), base_quant="nf4", optim="sgd", dropout=0.1, r=(2,), seeds=(0,))
+    more = {"base_quant": "nf4", "optim": "sgd", "dropout": 0.1, "snapshots": 4}
+    selection = Selection(init=("default", "pissa"), r=(2,), seeds=(0,), **more)
     specs = grid(lab, selection)
     assert [spec.tuning.init_lora_weights for spec in specs] == ["default", "pissa"]
-    assert {(spec.quant, spec.optimizer, spec.tuning.lora_dropout) for spec in specs} == {("nf4", "SGD", 0.1)}
+    assert {(spec.quant, spec.optimizer, spec.tuning.lora_dropout, spec.snapshots) for spec in specs} == {("nf4", "SGD", 0.1, 4)}
 
 
 @pytest.mark.parametrize(
