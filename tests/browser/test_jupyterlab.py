@@ -11,28 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
-import torch
+import sklearn.datasets
 from playwright.sync_api import Browser, Locator, Page, expect
 
 import lora_lab as ll
-from lora_lab.budget import PARTS, versus
+from lora_lab.budget import PARTS, find_card, versus
 from lora_lab.sweeps import RunStore
 
 pytestmark = pytest.mark.slow
-# What is driven: the cells of a notebook, or a lesson, whose parameters take their small values.
-Book = Path | list[str]
+Opened = Callable[..., Page]  # name, book, and other values of a lesson's parameters
+Book = Path | list[str]  # a lesson, whose parameters take their small values, or the cells of a notebook
 COSTS: Book = ["import lora_lab as ll", "costs = ll.widgets.Budget('llama-3.2-3b', ll.LoraSpec(r=8), batch=4)\ncosts"]
-SWEEP: Book = [
-    "STEPS = 60",
+LONG_SWEEP: Book = [
     "import lora_lab as ll",
-    "sweep = ll.widgets.Sweep('digits', ll.SweepSpec(r=(1, 4), seeds=(0, 1), steps=STEPS), runs='runs')\nsweep",
-]
-MERGE: Book = [
-    "import lora_lab as ll",
-    "run = ll.train('digits', ll.LoraSpec(r=4), steps=20, runs='merged')",
-    "merge = ll.widgets.Merge(run)\nmerge",
+    "sweep = ll.widgets.Sweep('digits', ll.SweepSpec(r=(1, 4), seeds=(0, 1), steps=50_000), runs='closed')\nsweep",
 ]
 
 
@@ -73,13 +68,14 @@ class Server:
                 time.sleep(0.2)
         pytest.fail(f"JupyterLab did not answer:\n{self.log.read_text()[-2000:]}")
 
-    def place(self, name: str, book: Book) -> None:
-        """Put a notebook into the folder that JupyterLab shows."""
+    def place(self, name: str, book: Book, **values: Any) -> None:
+        """Put a notebook into the folder that JupyterLab shows; a lesson with other values yet for some parameters."""
         if isinstance(book, Path):
             placed = nbformat.read(book, as_version=4)
             for cell in placed.cells:
                 mocked: Mapping[str, Any] = cell.metadata.get("nbmake", {}).get("mock", {})
-                cell.source += "".join(f"\n{key} = {value!r}" for key, value in mocked.items())
+                if mocked:
+                    cell.source += "".join(f"\n{key} = {value!r}" for key, value in {**mocked, "TIDY": False, **values}.items())
         else:
             placed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in book])
             placed.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -109,13 +105,13 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def open_notebook(browser: Browser, server: Server) -> Iterator[Callable[[str, Book], Page]]:
+def open_notebook(browser: Browser, server: Server) -> Iterator[Opened]:
     """Places a notebook, opens it and runs all its cells; at the end no page may have raised an error."""
     context = browser.new_context(viewport={"width": 1500, "height": 1300})
     errors: list[str] = []
 
-    def open_it(name: str, book: Book) -> Page:
-        server.place(name, book)
+    def open_it(name: str, book: Book, **values: Any) -> Page:
+        server.place(name, book, **values)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{server.url}/lab/tree/{name}.ipynb?reset")
@@ -185,21 +181,52 @@ def wanted_bars(made: ll.Budget) -> dict[str, dict[str, float]]:
     return {row: {part: getattr(one.ledger, part) / 10**9 for part in parts} for row, one in versus(made).items()}
 
 
-def test_a_slider_moved_by_hand_draws_what_the_budget_is(open_notebook: Callable[[str, Book], Page]) -> None:
-    page = open_notebook("costs", COSTS)
-    until(lambda: bars(page), wanted_bars(ll.budget("llama-3.2-3b", ll.LoraSpec(r=8), batch=4)))
-    press_slider(page, "r", "ArrowRight", 24)
-    made = ll.budget("llama-3.2-3b", ll.LoraSpec(r=32), batch=4)
+def run_through(page: Page, *, within_s: float) -> None:
+    """Wait until every cell has run; one that fails keeps those after it from running."""
+    script = (
+        """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map(prompt => prompt.textContent.trim())"""
+    )
+    count = len(page.evaluate(script))
+    until(lambda: page.evaluate(script), [f"[{n}]:" for n in range(1, count + 1)], within_s=within_s)
+
+
+def test_lesson_1_the_rank_kept_of_a_digit_is_moved_by_hand(open_notebook: Opened, repository: Path) -> None:
+    page = open_notebook("lesson_1", repository / "notebooks" / "01_a_low_rank_update_by_hand.ipynb", DIGIT=5)
+    run_through(page, within_s=60)
+    pictures = sklearn.datasets.load_digits().images
+    w = pictures.mean(axis=0)
+    u, sigma, vt = np.linalg.svd(pictures[5] - w)
+    press_slider(page, "rank kept", "ArrowRight", 1)  # from 2, where a cell of the lesson has put it
+    until(lambda: drawn(page), ["W0", f"ΔW, 3 of {np.linalg.matrix_rank(pictures[5] - w)} directions", "W0 + ΔW"])
+    delta = u[:, :3] * sigma[:3] @ vt[:3]
+    for trace, wanted in zip(plotted(page, ""), (w, delta, w + delta), strict=True):
+        np.testing.assert_allclose(trace["z"], wanted, atol=1e-5)
+
+
+def drawn(page: Page) -> list[str]:
+    """What the plot of the first widget shows, by name."""
+    return [trace["name"] for trace in plotted(page, "")]
+
+
+def test_lesson_2_a_slider_moved_by_hand_draws_what_the_budget_is(open_notebook: Opened, repository: Path) -> None:
+    page = open_notebook("lesson_2", repository / "notebooks" / "02_what_it_costs.ipynb", MODEL="Llama-3.2-3B", CARD="T4")
+    run_through(page, within_s=120)
+    step = {"batch": 4, "seq": 256}
+    until(lambda: bars(page), wanted_bars(ll.budget("llama-3.2-3b", ll.LoraSpec(r=64), **step)))
+    press_slider(page, "r", "ArrowLeft", 24)
+    made = ll.budget("llama-3.2-3b", ll.LoraSpec(r=40), **step)
     until(lambda: bars(page), wanted_bars(made))
     expect(page.locator("#tile-params")).to_contain_text(f"{made.trainable_params:,}")
     page.locator('.lab-panel [data-pick="down"]').click()
-    with_down = ll.budget("llama-3.2-3b", ll.LoraSpec(r=32, target_modules=("q", "v", "down")), batch=4)
+    with_down = ll.budget("llama-3.2-3b", ll.LoraSpec(r=40, target_modules=("q", "v", "down")), **step)
     until(lambda: bars(page), wanted_bars(with_down))
-    control(page, "card").locator("select").select_option("T4")
-    expect(page.locator("#tile-fits")).to_contain_text("It does not fit T4")
+    for card in ("T4", "H100 80GB"):
+        control(page, "card").locator("select").select_option(card)
+        fits = with_down.fits(find_card(card))
+        expect(page.locator("#tile-fits")).to_contain_text(f"It fits {card}" if fits else f"It does not fit {card}")
 
 
-def test_a_plot_is_as_wide_as_its_card_and_as_high_as_python_says(open_notebook: Callable[[str, Book], Page]) -> None:
+def test_a_plot_is_as_wide_as_its_card_and_as_high_as_python_says(open_notebook: Opened) -> None:
     page = open_notebook("width", COSTS)
     script = """() => { const plot = document.querySelector('.lab-panel .js-plotly-plot'); const card = plot.closest('.lab-card');
       return [Math.abs(plot._fullLayout.width - (card.clientWidth - 28)) < 3, plot._fullLayout.height]; }"""
@@ -209,7 +236,7 @@ def test_a_plot_is_as_wide_as_its_card_and_as_high_as_python_says(open_notebook:
     until(lambda: page.evaluate(script), [True, height_px])
 
 
-def test_cells_run_twice_leave_one_widget_that_works(open_notebook: Callable[[str, Book], Page]) -> None:
+def test_cells_run_twice_leave_one_widget_that_works(open_notebook: Opened) -> None:
     page = open_notebook("twice", COSTS)
     press_slider(page, "r", "ArrowRight", 8)
     until(lambda: bars(page), wanted_bars(ll.budget("llama-3.2-3b", ll.LoraSpec(r=16), batch=4)))
@@ -229,23 +256,24 @@ def last_step(page: Page) -> int:
     return max((trace["x"][-1] for trace in plotted(page, "Does the loss fall?") if trace["x"]), default=0)
 
 
-def test_a_sweep_is_started_and_stopped_by_clicks_and_its_curves_are_what_the_store_keeps(
-    open_notebook: Callable[[str, Book], Page], server: Server, left_behind: Callable[[Path], list[str]]
+def test_lesson_4_a_sweep_is_started_and_stopped_by_clicks_and_its_curves_are_what_the_store_keeps(
+    open_notebook: Opened, server: Server, repository: Path, left_behind: Callable[[Path], list[str]]
 ) -> None:
-    page = open_notebook("sweep", SWEEP)
+    page = open_notebook("lesson_4", repository / "notebooks" / "04_train_one.ipynb", RUNS="runs")
+    run_through(page, within_s=240)
+    store = RunStore(server.root / "runs")
+    of_lesson = {run.run_id for run in store.runs()}
     button = page.locator(".lab-panel button")
+    set_steps(page, 80)
     button.get_by_text("Start").click()
-    page.locator('.lab-panel [data-state="finished"]').wait_for(timeout=90_000)
-    runs = {run.run_id: run for run in RunStore(server.root / "runs").runs()}
-    assert len(runs) == 4
-    told = {f"r {run.spec.tuning.r} · seed {run.spec.seed}": run.progress() for run in runs.values()}
-    losses = {label: [[e.step for e in one.steps], [e.loss for e in one.steps]] for label, one in told.items()}
-    scores = {label: [[e.step for e in one.evals], [e.score for e in one.evals]] for label, one in told.items()}
-    until(lambda: {t["meta"]: [t["x"], t["y"]] for t in plotted(page, "Does the loss fall?")}, losses)
-    until(lambda: {t["meta"]: [t["x"], t["y"]] for t in plotted(page, "Does it generalise?")}, scores)
-    control(page, "steps").locator("input").fill("50000")
-    page.keyboard.press("Tab")
-    expect(page.locator(".lab-panel .lab-aside .lab-say")).to_contain_text("50000 steps")
+    until(lambda: len(store.runs()), len(of_lesson) + 1, within_s=60)
+    page.locator('.lab-panel [data-state="finished"]').wait_for(timeout=60_000)
+    (run,) = [run for run in store.runs() if run.run_id not in of_lesson]
+    told = run.progress()
+    until(lambda: curves(page, "Does the loss fall?"), [[[e.step for e in told.steps], [e.loss for e in told.steps]]])
+    until(lambda: curves(page, "Does it generalise?"), [[[e.step for e in told.evals], [e.score for e in told.evals]]])
+    assert told.steps[-1].step == 80
+    set_steps(page, 50_000)
     button.get_by_text("Start").click()
     expect(state(page)).to_contain_text("left", timeout=60_000)
     before = last_step(page)
@@ -253,30 +281,27 @@ def test_a_sweep_is_started_and_stopped_by_clicks_and_its_curves_are_what_the_st
     button.get_by_text("Stop").click()
     page.locator('.lab-panel [data-state="stopped"]').wait_for(timeout=30_000)
     until(lambda: left_behind(server.root / "runs"), [])
-    kept = [run for run in RunStore(server.root / "runs").runs() if run.run_id not in runs]
-    assert {run.metrics["status"] for run in kept} == {"stopped"}
+    kept = [one for one in store.runs() if one.run_id not in {*of_lesson, run.run_id}]
+    assert [one.metrics["status"] for one in kept] == ["stopped"]
 
 
-def test_the_rank_kept_of_a_merge_is_moved_by_hand(open_notebook: Callable[[str, Book], Page], server: Server) -> None:
-    page = open_notebook("merge", MERGE)
-    (run,) = RunStore(server.root / "merged").runs()
-    name = (
-        control(page, "matrix").locator("select").evaluate("menu => menu.selectedOptions[0].textContent").split("(")[-1].strip(" )")
-    )
-    press_slider(page, "rank kept", "ArrowLeft", 2)
-    u, sigma, v = torch.linalg.svd(run.adapter()[name].dense().double(), full_matrices=False)
-    w, delta = run.base().named(name).double(), u[:, :2] * sigma[:2] @ v[:2]
-    until(lambda: [trace["name"] for trace in plotted(page, "")], ["W0", "ΔW, 2 of 4 directions", "W0 + ΔW"])
-    for trace, wanted in zip(plotted(page, ""), (w, delta, w + delta), strict=True):
-        assert torch.allclose(torch.tensor(trace["z"]).double(), wanted, atol=1e-5)
+def set_steps(page: Page, steps: int) -> None:
+    """Write the number of steps and wait until the widget has taken it."""
+    control(page, "steps").locator("input").fill(str(steps))
+    page.keyboard.press("Tab")
+    expect(page.locator(".lab-panel .lab-aside .lab-say").first).to_contain_text(f"{steps} steps")
+
+
+def curves(page: Page, question: str) -> list[list[Any]]:
+    """The curves under a question that have points."""
+    return [[trace["x"], trace["y"]] for trace in plotted(page, question) if trace["x"]]
 
 
 def test_a_notebook_closed_in_the_middle_of_a_sweep_leaves_no_process_and_no_half_run(
-    open_notebook: Callable[[str, Book], Page], server: Server, left_behind: Callable[[Path], list[str]]
+    open_notebook: Opened, server: Server, left_behind: Callable[[Path], list[str]]
 ) -> None:
     before = set(server.kernels())
-    long = [*SWEEP[:-1], SWEEP[-1].replace("steps=STEPS", "steps=50_000").replace("'runs'", "'closed'")]
-    page = open_notebook("closed", long)
+    page = open_notebook("closed", LONG_SWEEP)
     page.locator(".lab-panel button").get_by_text("Start").click()
     expect(state(page)).to_contain_text("left", timeout=60_000)
     own = [process for process in server.kernels() if process not in before]

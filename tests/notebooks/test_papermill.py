@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 NOTEBOOKS = REPOSITORY / "notebooks"
 MATRIX = "vit.layers.1.attention.q_proj"
 OTHERS: dict[str, dict[str, Any]] = {
-    "01_a_low_rank_update_by_hand": {"D_OUT": 30, "D_IN": 50, "RANKS": [2], "DIGIT": 7},
+    "01_a_low_rank_update_by_hand": {"D_OUT": 30, "D_IN": 50, "RANKS": [2], "DIGIT": 9},
     "05_how_much_rank": {"RANKS": [1, 16], "SEEDS": [3, 5], "STEPS": 130, "MATRIX": MATRIX},
     "07_what_is_learned": {"SMALL": 4, "LARGE": 24, "SEEDS": [5, 6], "STEPS": 90, "MATRIX": MATRIX},
     "11_more_than_one_machine": {"RANKS": [1, 3, 5], "SEEDS": [7], "STEPS": 60, "STOP_AT": 0.7},
