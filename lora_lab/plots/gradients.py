@@ -11,6 +11,7 @@ from lora_lab.plots.theme import PALETTE, figure, nothing_yet, seed_dash
 
 _TENTH = 0.1
 _SIDES = ("A", "B")
+_FEW_STEPS = 10
 _AT_THE_FOOT = 0.03  # of the plot's height: where a zero is marked, as a log axis has no place for it
 
 
@@ -50,6 +51,8 @@ def gradient_flow(lines: Iterable[GradientLine]) -> go.Figure:
             _curve(fig, line, side)
     for side in _SIDES:
         _zeros(fig, lines, side)
+    if max(step.step for line in lines for step in line.steps) <= _FEW_STEPS:
+        fig.update_xaxes(dtick=1)  # there is no half a step
     fig.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True})
     return fig.update_yaxes(type="log", exponentformat="power", selector={"overlaying": None})
 
