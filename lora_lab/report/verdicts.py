@@ -78,13 +78,15 @@ def ranks_finding(table: ScoreTable) -> Finding:
         nothing = f"No rank gains anything over the frozen base, which scores {table.metric.text(table.base)}."
         return Finding("ranks", "How much rank?", "Table 6", claim, "cannot be told", nothing)
     pair = table.between(least, best)
-    said = f"On q, v r = {least.r} scores {_score(table, least)}, and the best rank, {best.r}, {_score(table, best)}."
     enough = min(cell.r for cell in cells if cell is best or not _is_told(table.between(cell, best), -table.metric.sign))
     if least is best:
-        said = f"On q, v r = {least.r} has the best mean of all ranks, {_score(table, least)}."
-    parts = [said, *([_against(table, f"r = {best.r}", least, _turned(pair))] if least is not best else [])]
+        parts = [f"On q, v r = {least.r} has the best mean of all ranks, {_score(table, least)}."]
+    else:
+        scores = f"On q, v r = {least.r} scores {_score(table, least)}, and the best rank, {best.r}, {_score(table, best)}."
+        parts = [scores, _against(table, f"r = {best.r}", least, _turned(pair)), _at_most(table, best, pair)]
     parts.append(f"The smallest rank that the seeds do not tell from the best is {enough}.")
-    return Finding("ranks", "How much rank?", "Table 6", claim, _rank_verdict(table, least, best, pair), " ".join(parts))
+    paragraph = " ".join(filter(None, parts))
+    return Finding("ranks", "How much rank?", "Table 6", claim, _rank_verdict(table, least, best, pair), paragraph)
 
 
 def _rank_verdict(table: ScoreTable, least: ScoreCell, best: ScoreCell, pair: Difference | None) -> Verdict:
@@ -92,10 +94,25 @@ def _rank_verdict(table: ScoreTable, least: ScoreCell, best: ScoreCell, pair: Di
         return "agrees"
     if pair is None or pair.difference is None or pair.half_width is None:
         return "cannot be told"
-    gain = abs((best.mean or 0.0) - table.base) if table.base is not None else 0.0
-    if abs(pair.difference) + pair.half_width <= _MARGIN * gain:
+    if (lag := _lag(table, best, pair)) is not None and lag <= _MARGIN:
         return "agrees"
     return "does not agree" if _is_told(pair, -table.metric.sign) else "cannot be told"
+
+
+def _lag(table: ScoreTable, best: ScoreCell, pair: Difference | None) -> float | None:
+    """How far behind the best a rank may be, by the end of its interval, as a share of what the best gains over the base."""
+    if pair is None or pair.difference is None or pair.half_width is None or table.base is None:
+        return None
+    gain = abs((best.mean or 0.0) - table.base)
+    return (abs(pair.difference) + pair.half_width) / gain if gain else None
+
+
+def _at_most(table: ScoreTable, best: ScoreCell, pair: Difference | None) -> str:
+    lag = _lag(table, best, pair)
+    if lag is None:
+        return ""
+    gain = f"what r = {best.r} gains over the frozen base, which scores {table.metric.text(table.base or 0.0)}"
+    return f"That is at most {100 * lag:.0f} % of {gain}; up to {100 * _MARGIN:.0f} % is called little here."
 
 
 def _is_told(pair: Difference | None, sign: int) -> bool:

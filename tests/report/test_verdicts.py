@@ -76,6 +76,17 @@ def test_amplification_needs_directions_that_w_has_and_a_smaller_factor_at_the_l
     assert found(evidence(amplifications=by_rank))["amplification"].verdict == verdict
 
 
+def test_a_rank_that_is_told_behind_but_by_little_says_how_little(evidence: Callable[..., Evidence]) -> None:
+    table = score_table({("q,v", 1): (0.900, 0.901, 0.902), ("q,v", 4): (0.92, 0.921, 0.922)}, base=0.1)
+    given = found(evidence(ranks=table))["ranks"]
+    half_width = table.between(*table.cells).half_width
+    assert half_width is not None
+    share = (0.02 + half_width) / (0.921 - 0.1)
+    assert given.verdict == "agrees"
+    assert "which the seeds tell" in given.paragraph
+    assert f"at most {100 * share:.0f} % of what r = 4 gains over the frozen base, which scores 10.0 %" in given.paragraph
+
+
 def test_where_nothing_was_learned_no_rank_is_enough(evidence: Callable[..., Evidence]) -> None:
     table = score_table({("q,v", r): (0.2, 0.2, 0.2) for r in (1, 4)}, base=0.2)
     given = found(evidence(ranks=table))["ranks"]
