@@ -1,8 +1,10 @@
 """What a run comes to: its numbers, from its events."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from lora_lab.events import DoneEvent, EvalEvent, Event, ForgettingEvent, StartEvent, StepEvent
@@ -10,9 +12,10 @@ from lora_lab.events import DoneEvent, EvalEvent, Event, ForgettingEvent, StartE
 _VERSIONS = ("torch", "transformers", "peft")
 
 
-def installed_versions() -> dict[str, str]:
+@cache  # finding and reading three packages' metadata takes longer than all else here
+def installed_versions() -> Mapping[str, str]:
     """The versions of what a run's numbers depend on."""
-    return {name: version(name) for name in _VERSIONS}
+    return MappingProxyType({name: version(name) for name in _VERSIONS})
 
 
 def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def metrics_of(events: Iterable[Event]) -> dict[str, Any]:
         "longest_tokens": done.longest_tokens,
         "device": start.device,
         "precision": start.precision,
-        "versions": installed_versions(),
+        "versions": dict(installed_versions()),
     }
 
 

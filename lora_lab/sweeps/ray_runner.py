@@ -118,7 +118,7 @@ class _Sweep:
 
     def __post_init__(self) -> None:
         self._supplies: dict[object, tuple[Supply, ...]] = {}
-        self._versions = installed_versions()
+        self._versions = dict(installed_versions())
         self._stops = stop_queue()
         self._remote = self.ray.remote(inspect.unwrap(self.task))  # a checker of types hides from Ray that it is a generator
 
