@@ -35,6 +35,18 @@ def test_imports_go_down_only(repository: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
+def test_every_room_has_its_place_in_the_layers(repository: Path) -> None:
+    contracts = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one["type"] == "layers")
+    placed = {name.strip() for layer in layers for name in layer.split("|")}
+    rooms = {
+        f"lora_lab.{path.stem}"
+        for path in (repository / "lora_lab").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert rooms - {"lora_lab.__init__"} == placed
+
+
 @pytest.mark.parametrize("module", ["lora_lab", "lora_lab.cli", "lora_lab.budget", "lora_lab.plots", "lora_lab.widgets.budget"])
 def test_import_loads_no_framework(repository: Path, module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"

@@ -35,3 +35,9 @@ def test_a_case_has_every_rank_and_no_run_twice() -> None:
 def test_an_unknown_case_is_named() -> None:
     with pytest.raises(SpecError, match=r"one of digits, reviews\. Got 'nothing'"):
         case_of("nothing")
+
+
+@pytest.mark.parametrize("size", ["runs", "batch_size", "steps"])
+def test_a_size_below_one_is_refused(size: str) -> None:
+    with pytest.raises(SpecError, match=r"at least 1\. Got 0"):
+        case_of("digits", **{size: 0})

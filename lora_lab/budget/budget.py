@@ -92,11 +92,6 @@ class Budget:
         """(a full model for every task, one model and an adapter for every task)."""
         return disk_for_tasks_bytes(self.model_file_bytes, self.adapter_file_bytes, tasks)
 
-    @property
-    def prompt_share(self) -> float | None:
-        """The part of the sequence that virtual tokens take; None where the method has none."""
-        return self.spec.virtual_tokens / self.step.seq if self.spec.virtual_tokens else None
-
     @cached_property
     def peak_moment(self) -> str:
         """When the peak is: at the loss, in the backward, or in the optimizer's step."""

@@ -57,7 +57,7 @@ def _gradients(arguments: argparse.Namespace) -> int:
 
 
 def _runs(arguments: argparse.Namespace) -> "tuple[list[Run], list[Run]]":
-    """The runs that are named, and all; a store that is not there is not made."""
+    """The runs that are named, and all of their store; without a name a store that is not there is not made."""
     from lora_lab.sweeps import RunStore
 
     if not arguments.against and not Path(arguments.runs).is_dir():

@@ -15,7 +15,7 @@ from lora_lab.sweep_spec import AXES
 def add(commands: Any) -> None:
     """Put `reproduce` on the parser."""
     reproduce = command(commands, "reproduce", _reproduce, "the analyses of the paper's section 7 on a bench, as one HTML page")
-    reproduce.add_argument("--bench", default="digits", help="digits takes minutes, reviews an hour, e2e two")
+    reproduce.add_argument("--bench", default="digits", help="digits takes minutes, e2e half an hour, reviews an hour")
     reproduce.add_argument("--out", default="report.html", help="the page to write")
     reproduce.add_argument("--seeds", help="at least two; the bench's own by default")
     reproduce.add_argument("--steps", help="of a run; the bench's own by default")

@@ -1,7 +1,6 @@
 """How fast ΔW is looked at: one spectrum against the dense way, and a whole adapter of a large model against the clock."""
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from lora_lab.adapters import load_adapter
 from lora_lab.analysis import overlap, spectrum
 from lora_lab.budget import find_model
 from lora_lab.lowrank import LowRank
+from lora_lab.perf.sweep_speed import require_rounds
 
 MODEL, R = "Llama-3-8B", 64
 _KIB = 1024 if sys.platform != "darwin" else 1
@@ -71,7 +71,12 @@ class AdapterSpeed:
 
 
 def measure_spectrum(*, d: int = 4096, r: int = 16, rounds: int = 3) -> SpectrumSpeed:
-    """One spectrum both ways, in turn; a round takes some ten seconds at d = 4096."""
+    """One spectrum both ways, in turn; a round takes some ten seconds at d = 4096.
+
+    Raises:
+        SpecError: no round.
+    """
+    require_rounds(rounds)
     generator = torch.Generator().manual_seed(0)
     b, a = torch.randn(d, r, generator=generator), torch.randn(r, d, generator=generator) / d**0.5
     dense = b @ a
@@ -136,6 +141,8 @@ def _measure_files(first: Path, second: Path) -> AdapterSpeed:
 
 
 def _peak_bytes() -> int:
+    import resource  # noqa: PLC0415 (not there on every platform)
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
 
 

@@ -78,12 +78,25 @@ def case_of(name: str, *, runs: int | None = None, batch_size: int | None = None
     """The case of a bench, or one like it of another size.
 
     Raises:
-        SpecError: no case of that name.
+        SpecError: no case of that name, or a size below 1.
     """
     if name not in CASES:
         raise SpecError(out_of_range("case", "perf", f"one of {', '.join(CASES)}", name))
+    for parameter, size in (("count", runs), ("batch", batch_size), ("steps", steps)):
+        if size is not None and size < 1:
+            raise SpecError(out_of_range(parameter, "perf", "at least 1", size))
     case = CASES[name]
     return SweepCase(case.bench, runs or case.runs, batch_size or case.batch_size, steps or case.steps)
+
+
+def require_rounds(rounds: int) -> None:
+    """A ratio needs a round.
+
+    Raises:
+        SpecError: fewer than one.
+    """
+    if rounds < 1:
+        raise SpecError(out_of_range("rounds", "perf", "at least 1", rounds))
 
 
 def measure_sweep(case: SweepCase, *, rounds: int = 3, notify: Notify = lambda _: None) -> SweepSpeed:
@@ -97,7 +110,11 @@ def measure_sweep(case: SweepCase, *, rounds: int = 3, notify: Notify = lambda _
         case: what to train.
         rounds: how often each way is timed.
         notify: told each time as it is there.
+
+    Raises:
+        SpecError: no round.
     """
+    require_rounds(rounds)
     bench = find_bench(case.bench)
     bench.prepare()
     specs = planned(bench, case)

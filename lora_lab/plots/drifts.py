@@ -40,7 +40,7 @@ def drift_curves(drifts: Sequence[Drift]) -> go.Figure:
 
 def _chance(drifts: Sequence[Drift]) -> float:
     """In the mean over the matrices, at the end."""
-    return mean(one.points[-1].chance or 0.0 for one in drifts)
+    return mean(chance for one in drifts if (chance := one.points[-1].chance) is not None)
 
 
 def drift_caption(drifts: Sequence[Drift]) -> str:
@@ -49,10 +49,12 @@ def drift_caption(drifts: Sequence[Drift]) -> str:
     if not shown:
         return "ΔW is zero: it has no direction to find."
     steps = [point.step for point in shown[0].points]
-    phis = [mean(one.points[i].phi or 0.0 for one in shown) for i in range(len(steps))]
-    early = next(i for i in range(len(steps)) if min(phis[i:]) >= _NEARLY)
+    known = [[phi for one in shown if (phi := one.points[i].phi) is not None] for i in range(len(steps))]
+    phis = [mean(found) if found else None for found in known]  # None where no matrix had a direction yet
+    began = next(i for i, phi in enumerate(phis) if phi is not None)
+    early = next(i for i in range(len(steps)) if all(phi is not None and phi >= _NEARLY for phi in phis[i:]))
     of = f"{len(shown)} {'matrices' if len(shown) > 1 else 'matrix'}"
-    first = f"the leading directions of ΔW at step {steps[0]} have φ = {phis[0]:.2f} with the final ones"
+    first = f"the leading directions of ΔW at step {steps[began]} have φ = {phis[began]:.2f} with the final ones"
     beside = f"where chance gives {_chance(shown):.3f}"
     when = f"from step {steps[early]} of {steps[-1]} on it is at least {_NEARLY:g}"
     if early == len(steps) - 1:

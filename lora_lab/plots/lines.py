@@ -75,9 +75,12 @@ def spectrum_lines(specs: Sequence[RunSpec], singular_values: Sequence[Sequence[
 
 
 def subject_lines(subjects: "Sequence[Subject]", labels: Sequence[str], spectra: Sequence[Spectrum]) -> list[SpectrumLine]:
-    """One line an adapter, from its spectrum of one matrix; the seed of a run is its dash, the place of another its own."""
+    """One line an adapter, from its spectrum of one matrix; the seed of a run is its dash, the place of another its own.
+
+    Where all are runs they are told apart by what differs between them, and where nothing does, by the labels.
+    """
     specs = [subject.run.spec for subject in subjects if subject.run]
-    if len(specs) == len(subjects):
+    if len(set(specs)) == len(subjects):
         return spectrum_lines(specs, [one.singular_values for one in spectra])
     told = zip(subjects, labels, spectra, strict=True)
     return [

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lora_lab.analysis.base_records import Amplification, Intruders, Location
+from lora_lab.analysis.base_records import Amplification, Band, Intruders, Location
 from lora_lab.analysis.records import Likeness, NoiseEdges, Side, Spectrum
 from lora_lab.budget.paper import PaperAmplification
 from lora_lab.plots.angles import SIDES
@@ -65,8 +65,19 @@ def location_caption(one: Location) -> str:
     told = []
     sides: tuple[Side, ...] = ("out", "in")
     for side in sides:
-        bands = [(band.share / band.chance, band.share, band.name) for band in one.of(side) if band.share is not None]
+        bands = [(band.share / band.chance, band.share, _place_of(band)) for band in one.of(side) if band.share is not None]
         if bands:
-            times, share, name = max(bands)
-            told.append(f"on the {SIDES[side]} {100 * share:.0f} % lies in W's {name} directions, {times:.1f} times chance")
+            times, share, place = max(bands)
+            told.append(f"on the {SIDES[side]} {100 * share:.0f} % lies {place}, {times:.1f} times chance")
     return f"Of ‖ΔW‖², {'; '.join(told)}." if told else "ΔW is zero: it lies nowhere."
+
+
+def _place_of(band: Band) -> str:
+    many = band.last - band.first + 1
+    return {
+        "top": f"in W's {many} strongest directions",
+        "middle": f"in the {many} directions between W's strongest and weakest",
+        "tail": f"in W's {many} weakest directions",
+        "rest": f"beyond W's {band.first - 1} strongest directions",
+        "outside": "where W has no direction",
+    }[band.name]

@@ -8,9 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lora_lab.analysis.method_records import MethodRow, MethodTable, front, mean_of, sd_of
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Metric
 from lora_lab.plots.method_captions import budget_label
-from lora_lab.plots.metric_axes import tick_format
+from lora_lab.plots.metric_axes import hover_text, tick_format
 from lora_lab.plots.theme import TEXT, figure, nothing_yet, run_colour
 from lora_lab.specs import METHODS
 from lora_lab.units import count, file_size
@@ -181,7 +181,6 @@ def rate_curves(table: MethodTable) -> go.Figure:
 
 def _rate_curve(fig: go.Figure, row: MethodRow, metric: Metric, *, is_named: bool) -> None:
     rates = [rate.learning_rate for rate in row.rates]
-    hover = "%{y:.1%}" if metric is METRICS["accuracy"] else "%{y:.3g}"
     fig.add_scatter(
         x=rates,
         y=[rate.validation for rate in row.rates],
@@ -196,5 +195,5 @@ def _rate_curve(fig: go.Figure, row: MethodRow, metric: Metric, *, is_named: boo
             "size": [9 if rate == row.learning_rate else 5 for rate in rates],
             "symbol": ["circle" if rate == row.learning_rate else "circle-open" for rate in rates],
         },
-        hovertemplate=f"{budget_label(row)}, rate %{{x:g}}: {hover}<extra></extra>",
+        hovertemplate=f"{budget_label(row)}, rate %{{x:g}}: {hover_text(metric)}<extra></extra>",
     )

@@ -33,7 +33,7 @@ INTRUDERS = Question(
 )
 LOCATION = Question(
     "Where in W does it lie?",
-    "share of ‖ΔW‖² in W's strongest tenth of directions, in its weakest, and between, beside chance",
+    "share of ‖ΔW‖² in W's strongest directions, in its weakest where all are known, and in the others, beside chance",
 )
 WHERE = Question("Where did it learn?", "one number of every matrix, layers down and roles across")
 MERGED = Question(

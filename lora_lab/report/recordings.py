@@ -5,7 +5,7 @@ data/recorded/reviews/
   evidence.json.gz        scores, overlaps and amplifications: all that the report is of
   runs.json.gz            every run: spec, metrics, the spectrum of every matrix
   directions.safetensors  every run: the leading eight singular directions of every matrix on both sides, in half precision
-  runs/                   of the digits whole runs, as a store keeps them
+  adapters/               PEFT folders by run id: of every run of the digits, of the named runs of the others
 """
 
 import gzip

@@ -83,7 +83,7 @@ def reproduce(
     evidence = gather(plan, sweep.runs)
     verdicts = findings(evidence)
     source = provenance(
-        f"python -m lora_lab reproduce --bench {bench}",
+        _command(bench, seeds, steps, device),
         device=str(pick_device(device)),
         runs=len(sweep.runs),
         trained=len(sweep.runs) - len(sweep.skipped),
@@ -92,3 +92,10 @@ def reproduce(
     )
     write_text(out, report_html(evidence, verdicts, source))
     return Reproduction(out, evidence, verdicts, source, sweep.failed, sweep.runs)
+
+
+def _command(bench: str, seeds: tuple[int, ...] | None, steps: int | None, device: str | None) -> str:
+    """What somebody else types for the same numbers."""
+    given = {"seeds": ",".join(map(str, seeds)) if seeds else None, "steps": steps, "device": device}
+    flags = [f" --{name} {value}" for name, value in given.items() if value is not None]
+    return f"python -m lora_lab reproduce --bench {bench}{''.join(flags)}"

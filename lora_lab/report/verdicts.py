@@ -69,8 +69,9 @@ def targets_finding(table: ScoreTable) -> Finding:
 def ranks_finding(table: ScoreTable) -> Finding:
     """Table 6: the smallest rank on q and v against the best."""
     claim = "A rank of one is enough for q and v: more adds little."
-    cells = [cell for cell in table.cells if cell.targets == "q,v" and cell.mean is not None]
-    if len(cells) < 2:
+    planned = [cell for cell in table.cells if cell.targets == "q,v"]
+    cells = [cell for cell in planned if cell.mean is not None]
+    if len(cells) < 2 or min(planned, key=lambda cell: cell.r).mean is None:
         return Finding("ranks", "How much rank?", "Table 6", claim, "cannot be told", "Not all of these runs are there.")
     least = min(cells, key=lambda cell: cell.r)
     best = max(cells, key=lambda cell: table.metric.sign * (cell.mean or 0.0))

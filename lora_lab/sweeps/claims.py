@@ -60,8 +60,10 @@ class Claims:
             raise unwritable(self.root, err.strerror) from None
         try:
             self._wait_for(descriptor)
-            yield
-            unlock_descriptor(descriptor)  # closing alone frees it only if no child was forked meanwhile
+            try:
+                yield
+            finally:
+                unlock_descriptor(descriptor)  # closing alone frees it only if no child was forked meanwhile
         finally:
             os.close(descriptor)
 

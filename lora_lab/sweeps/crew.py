@@ -22,6 +22,7 @@ from lora_lab.sweeps.worker import Tagged, work_apart
 
 GRACE_S = 8.0  # a worker that does not stop by itself in this time is killed: an evaluation may take a few seconds
 _POLL_S = 0.1
+_MAIN = threading.Lock()
 
 
 def crew_events(
@@ -64,13 +65,17 @@ def _context() -> BaseContext:
 
 @contextmanager
 def _main_left_alone() -> Iterator[None]:
-    """Workers need lora_lab and nothing of the caller's: multiprocessing would run the user's script again in each."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    """Workers need lora_lab and nothing of the caller's: multiprocessing would run the user's script again in each.
+
+    One thread at a time: a second would take the empty module for the caller's, and leave it there.
+    """
+    with _MAIN:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def warm_up() -> None:

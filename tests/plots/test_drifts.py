@@ -39,9 +39,15 @@ def test_every_matrix_is_a_line_with_gaps_where_there_was_no_direction() -> None
             "0.30",
             "from step 20 of 30 on it is at least 0.9",
         ),
+        (
+            [drift("a.q_proj", 0.3, 0.95, 1.0), drift("a.v_proj", None, 0.95, 1.0)],  # what is not there is not a 0
+            "2 matrices",
+            "0.30",
+            "from step 20 of 30 on it is at least 0.9",
+        ),
         ([drift("a.q_proj", 0.95, 0.5, 0.92, 1.0)], "1 matrix", "0.95", "from step 30 of 40 on it is at least 0.9"),
     ],
-    ids=["late", "early", "lost and found"],
+    ids=["late", "early", "one begins at zero", "lost and found"],
 )
 def test_the_sentence_says_how_early_the_directions_were_there(drifts: list[Drift], of: str, phi: str, when: str) -> None:
     first = f"the leading directions of ΔW at step 10 have φ = {phi} with the final ones, where chance gives 0.100"

@@ -142,8 +142,10 @@ def test_location_is_drawn_beside_chance_and_said() -> None:
     assert tuple(drawn(fig, "ΔW").y) == (0.6, 0.4, 0.1, 0.9)
     assert tuple(drawn(fig, "chance").y) == (0.2, 0.8, 0.2, 0.8)
     said = location_caption(LOCATION)
-    assert "on the output side 60 % lies in W's top directions, 3.0 times chance" in said
-    assert "on the input side 90 % lies in W's tail directions, 1.1 times chance" in said
+    assert "on the output side 60 % lies in W's 2 strongest directions, 3.0 times chance" in said
+    assert "on the input side 90 % lies in W's 8 weakest directions, 1.1 times chance" in said
+    rest = Location(Q, tuple(replace(band, name="rest") if band.name == "tail" else band for band in LOCATION.bands))
+    assert "90 % lies beyond W's 2 strongest directions" in location_caption(rest)
     nowhere = Location(Q, tuple(replace(band, share=None) for band in LOCATION.bands))
     assert "zero" in location_caption(nowhere)
     assert "zero" in location_bars(nowhere).layout.annotations[0].text

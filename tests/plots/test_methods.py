@@ -104,6 +104,11 @@ def test_rate_curves_show_the_validation_score_and_a_gap_where_a_seed_diverged()
     assert list(drawn.marker.symbol) == ["circle-open", "circle", "circle-open"]
 
 
+def test_every_share_is_read_in_percent() -> None:
+    for metric, wanted in (("accuracy", ": %{y:.1%}<"), ("execution_accuracy", ": %{y:.1%}<"), ("bleu", ": %{y:.3g}<")):
+        assert wanted in traces(rate_curves(a_table(LORA[0], metric=metric)))["LoRA"].hovertemplate
+
+
 def test_a_bench_without_rows_is_a_sentence() -> None:
     empty = MethodTable("digits", "accuracy", ())
     for fig in (pareto(empty), rate_curves(empty)):

@@ -75,7 +75,7 @@ def test_a_bench_that_was_not_recorded_is_named(monkeypatch: pytest.MonkeyPatch,
 def test_what_is_kept_in_the_repository_can_be_read_and_says_where_it_comes_from(bench: str) -> None:
     kept = recorded(bench)
     assert kept.source.runs == len(kept.runs)
-    assert kept.source.command.endswith(f"--bench {bench}")
+    assert kept.source.command == f"python -m lora_lab reproduce --bench {bench}"  # the bench's own seeds and steps
     assert all(run.run_id == run.spec.run_id for run in kept.runs)
     assert len(findings(kept.evidence)) >= 4
     configs = [json.loads(path.read_text()) for path in kept.folder.glob("adapters/*/adapter_config.json")]

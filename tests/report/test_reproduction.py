@@ -44,6 +44,7 @@ def test_what_the_store_has_is_not_trained_again_and_gives_the_same_page(done: P
     again = [*FLAGS, "--runs", str(done / "runs"), "--out", str(done / "again.html"), "--json"]
     assert main(again) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["provenance"]["command"] == "python -m lora_lab reproduce --bench digits --seeds 0,1 --steps 8"
     assert (told["provenance"]["trained"], told["provenance"]["runs"], told["failed"]) == (0, 42, {})
     assert [table["key"] for table in told["tables"]] == ["table_5", "table_6", "table_7", "factors"]
     sections = [text.split("<h3>Table")[0] for text in (done / "page" / "report.html").read_text().split("<section")[1:-1]]

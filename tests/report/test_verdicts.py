@@ -87,6 +87,11 @@ def test_a_rank_that_is_told_behind_but_by_little_says_how_little(evidence: Call
     assert f"at most {100 * share:.0f} % of what r = 4 gains over the frozen base, which scores 10.0 %" in given.paragraph
 
 
+def test_where_the_least_rank_diverged_nothing_is_told_of_it(evidence: Callable[..., Evidence]) -> None:
+    table = score_table({("q,v", 1): (None, 0.6), ("q,v", 8): (0.9, 0.91), ("q,v", 64): (0.9, 0.905)})
+    assert found(evidence(ranks=table))["ranks"].verdict == "cannot be told"
+
+
 def test_where_nothing_was_learned_no_rank_is_enough(evidence: Callable[..., Evidence]) -> None:
     table = score_table({("q,v", r): (0.2, 0.2, 0.2) for r in (1, 4)}, base=0.2)
     given = found(evidence(ranks=table))["ranks"]

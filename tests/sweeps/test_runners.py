@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -403,3 +404,21 @@ def test_a_run_that_fails_in_this_process_is_a_sentence_and_leaves_nothing(tmp_p
     ((_, done),) = sweep_events([bad], RunStore(tmp_path), runner="inline")
     assert (done.status, "must have SHA-256" in done.message) == ("failed", True)
     assert not [path for path in tmp_path.iterdir() if path.is_dir() or path.name.startswith(".claim-")]
+
+
+def test_threads_that_hire_at_once_leave_the_callers_main_in_its_place() -> None:
+    main, inside = sys.modules["__main__"], threading.Barrier(4, timeout=0.3)
+
+    def hire(order: int) -> None:
+        with crew._main_left_alone():
+            with suppress(threading.BrokenBarrierError):
+                inside.wait()  # all of them are in it at once, or each waits outside for its turn
+            time.sleep(0.05 * order)  # and then the first to come is the first to go
+
+    threads = [threading.Thread(target=hire, args=(order,)) for order in range(4)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert sys.modules["__main__"] is main
