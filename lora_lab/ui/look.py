@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -149,7 +150,7 @@ class LookRoom(Place):
         runs = self.lab.visible_runs(selection.job)
         measure, mapped = self._map(sight)
         warned = html.say(" ".join([*([problem] if problem else []), *first.adapter.warnings]))
-        named = f'<div class="lab-q">{label_of(sight.matrix)} <span class="lab-s">{sight.matrix}</span></div>'
+        named = _named(sight.matrix)
         changes = bool(first.adapter)
         shown = [output for view in self.views for output in (view.updates(sight) if changes else [gr.skip()] * len(view.outputs))]
         return [
@@ -222,6 +223,11 @@ class LookRoom(Place):
         hidden = [gr.skip() for view in self.views for _ in view.outputs]
         column = gr.Column(visible=False)
         return [selection, self.header_of(selection), none, none, gr.skip(), *kept, html.say(problem), "", "", column, *hidden]
+
+
+def _named(matrix: str) -> str:
+    """A matrix's title: how people call it, and its own name, which whoever made the adapter chose."""
+    return f'<div class="lab-q">{escape(label_of(matrix))} <span class="lab-s">{escape(matrix)}</span></div>'
 
 
 def _choices(runs: list[Run], chosen: str) -> gr.Dropdown:

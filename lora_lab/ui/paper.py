@@ -134,7 +134,7 @@ def _recorded_where(kept: Recorded) -> str:
     took = f"{source.runs} runs, {source.trained} of them trained for it in {seconds(source.trained_s)}"
     versions = ", ".join(f"{name} {number}" for name, number in source.versions.items())
     note = f"<br>{escape(source.base_note)}" if source.base_note else ""
-    said = f"{escape(source.command)}<br>{source.date}, {escape(source.device)}; {took}.<br>{escape(versions)}{note}"
+    said = f"{escape(source.command)}<br>{escape(source.date)}, {escape(source.device)}; {took}.<br>{escape(versions)}{note}"
     return f'<div class="lab-s">{said}</div>'
 
 

@@ -250,6 +250,34 @@ def test_an_adapter_whose_file_changed_is_read_again(pair: tuple[Run, Run], tmp_
     assert set(after.values()) == {"0"} != set(before.values())
 
 
+@rooms
+def test_no_name_in_an_adapter_of_a_stranger_is_read_as_html(room: type[LookRoom], pair: tuple[Run, Run], tmp_path: Path) -> None:
+    evil = "vit.layers.3.<img src=x onerror=alert(1)>"
+    strangers = renamed(pair[0].adapter_dir, tmp_path / "<b>strange" / "adapter", evil)
+    found = show(room, Lab(RunStore(tmp_path / "runs")), run=str(strangers))
+    assert found["selection"].matrix == evil
+    texts = [value for name, value in found.items() if isinstance(value, str) and name != "selection"]
+    assert any("&lt;img" in text for text in texts)
+    assert not any("<img" in text or "<b>strange" in text for text in texts)
+
+
+def renamed(adapter: Path, folder: Path, name: str) -> Path:
+    """A copy of an adapter that calls its last matrix so."""
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    last = "vit.layers.3.attention.v_proj"
+    save_file({key.replace(last, name): tensor for key, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_error_quotes_a_name_as_text(lab: Lab) -> None:
+    with pytest.raises(gr.Error, match="&lt;img src=x&gt;"):
+        built(SpectraView, lab).open_first(Selection(), "<img src=x>", "")
+
+
 @pytest.mark.parametrize("source", ["", "/nowhere/at/all", "nobody"])
 def test_what_is_no_adapter_is_refused_in_a_sentence(lab: Lab, source: str) -> None:
     with pytest.raises(gr.Error, match=r"adapter must be .*\. Got "):
