@@ -15,13 +15,14 @@ from lora_lab.plots.matrix_layout import matrix_layout
 from lora_lab.plots.matrix_map import matrix_map
 from lora_lab.plots.measures import MATRIX_MEASURES
 from lora_lab.roles import label_of
+from lora_lab.specs import unique
 from lora_lab.sweeps import Run
 from lora_lab.sweeps.subjects import Subject
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors
 from lora_lab.ui.look_cards import Card, CardView
 from lora_lab.ui.look_html import facts
-from lora_lab.ui.look_subject import Sight, is_source, nearest, subject_of_file, subject_of_run
+from lora_lab.ui.look_subject import Sight, by_likeness, is_source, subject_of_file, subject_of_run
 from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 
@@ -177,30 +178,38 @@ class LookRoom(Place):
 
     def _sight(self, selection: Selection) -> tuple[Sight | None, str]:
         """The two subjects and the matrix that a selection comes to, and what could not be opened."""
-        runs, problems = self.lab.visible_runs(selection.job), []
-        found: list[Subject | None] = []
-        for name in (selection.run, selection.against):
-            try:
-                found.append(self._subject(name, runs, selection.under))
-            except LabError as err:
-                problems.append(str(err))
-                found.append(None)
-        first = found[0] or (subject_of_run(self.lab, runs[0]) if runs else found[1])
+        runs = self.lab.visible_runs(selection.job)
+        problems: list[str] = []
+        chosen, beside = (self._subject(name, runs, selection.under, problems) for name in (selection.run, selection.against))
+        first = chosen or self._readable(runs, problems) or beside
         if first is None:
-            return None, " ".join(problems) or _EMPTY
-        second = found[1] or (subject_of_run(self.lab, nearest(runs, first.run)) if first.run else first)
+            return None, " ".join(unique(problems)) or _EMPTY
+        likely = by_likeness(runs, first.run) if first.run else []
+        second = beside or self._readable(likely, problems) or first
         shared = [name for name in first.adapter if name in second.adapter] or list(first.adapter)
         matrix = selection.matrix if selection.matrix in first.adapter else matrix_layout(shared).deepest or selection.matrix
         of = selection.of if first.has_own_a and second.has_own_a else "delta"
         side = "in" if of == "a" else selection.side
         selection = replace(selection, run=first.name, against=second.name, matrix=matrix, of=of, side=side)
-        return Sight(self.lab, selection, first, second), " ".join(problems)
+        return Sight(self.lab, selection, first, second), " ".join(unique(problems))
 
-    def _subject(self, name: str, runs: list[Run], under: str) -> Subject | None:
+    def _subject(self, name: str, runs: list[Run], under: str, problems: list[str]) -> Subject | None:
+        """What is called so; where it cannot be read, why is one more of the problems."""
         run = next((run for run in runs if run.run_id == name), None)
-        if run is not None:
-            return subject_of_run(self.lab, run)
-        return subject_of_file(self.lab, name, under) if is_source(name) else None
+        try:
+            if run is not None:
+                return subject_of_run(self.lab, run)
+            return subject_of_file(self.lab, name, under) if is_source(name) else None
+        except LabError as err:
+            problems.append(str(err))
+            return None
+
+    def _readable(self, runs: list[Run], problems: list[str]) -> Subject | None:
+        """The first of the runs that can be read; of those before it, whose base or files are gone, one is told of."""
+        refused: list[str] = []
+        found = next((one for run in runs if (one := self._subject(run.run_id, runs, "", refused))), None)
+        problems += refused[:1]
+        return found
 
     def _map(self, sight: Sight) -> tuple[str, str]:
         """The measure shown and its map; why there is none where the base cannot be had."""

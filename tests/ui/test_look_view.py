@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,6 +249,25 @@ def test_an_adapter_whose_file_changed_is_read_again(pair: tuple[Run, Run], tmp_
     save_file({key: torch.zeros_like(tensor) for key, tensor in tensors.items()}, folder / "adapter_model.safetensors")
     after = cells(shown(view, view.show(Selection(run=str(folder))))["map"])
     assert set(after.values()) == {"0"} != set(before.values())
+
+
+def test_a_run_that_cannot_be_read_leaves_the_room_to_the_others(lab: Lab, tmp_path: Path) -> None:
+    shutil.copytree(lab.store.root, tmp_path / "runs")
+    newest, *others = Lab(RunStore(tmp_path / "runs")).visible_runs("")
+    (newest.adapter_dir / "adapter_model.safetensors").unlink()
+    for chosen in ({}, {"run": newest.run_id}, {"against": newest.run_id}, {"run": others[0].run_id}):
+        found = show(SpectraView, Lab(RunStore(tmp_path / "runs")), **chosen)
+        assert {found["selection"].run, found["selection"].against} <= {run.run_id for run in others}
+        assert chosen == {"run": others[0].run_id} or "adapter_model.safetensors" in found["title"]
+
+
+def test_where_no_run_can_be_read_the_reason_is_said(lab: Lab, tmp_path: Path) -> None:
+    shutil.copytree(lab.store.root, tmp_path / "runs")
+    for weights in tmp_path.glob("runs/*/adapter/adapter_model.safetensors"):
+        weights.unlink()
+    found = show(SpectraView, Lab(RunStore(tmp_path / "runs")))
+    assert "adapter_model.safetensors" in found["facts"]
+    assert found["facts"].count("It is not there.") == 1
 
 
 @rooms
