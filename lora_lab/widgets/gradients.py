@@ -8,6 +8,8 @@ import plotly.graph_objects as go
 
 from lora_lab.analysis.records import ChainRule, FirstGradient
 from lora_lab.benches import find_bench
+from lora_lab.budget.counts import targeted
+from lora_lab.errors import SpecError, out_of_range
 from lora_lab.inference import chain_rule_of, first_gradients_of
 from lora_lab.plots import GradientLine, gradient_caption, gradient_flow, labels_of, questions, rule_caption
 from lora_lab.plots.html_parts import question, say
@@ -53,12 +55,12 @@ class Gradients(Panel):
         self._bench = find_bench(bench)
         self._geometry = self._bench.geometry()
         plan = plan_run(self._bench, spec, geometry=self._geometry, steps=steps, seed=seed, learning_rate=lr)
-        self._spec = plan.tuning
+        self._spec, adapted = plan.tuning, self._adapted(plan)
         self._build_method(plan.tuning)
         self.lr = Field("learning rate", lr, parse=float, hint=f"{plan.learning_rate:g}")
         self.steps = slider("steps", steps, least=1, most=_MOST_STEPS, live=False)
         self.seed = slider("seed", seed, least=0, most=9, live=False)
-        self.matrix = menu("matrix", self._adapted(plan), self._adapted(plan)[-1][1])
+        self.matrix = menu("matrix", adapted, adapted[-1][1])
         self._flow = Answer(*questions.FLOW)
         self._table, self._rule_says = ipywidgets.HTML(), ipywidgets.HTML()
         title = ipywidgets.HTML(question(*questions.RULE))
@@ -75,7 +77,15 @@ class Gradients(Panel):
         self.init = menu("start values", _STARTS, tuning.init_lora_weights)
 
     def _adapted(self, plan: RunSpec) -> list[tuple[str, str]]:
-        return [(matrix_label(m.name), m.name) for m in self._geometry.targeted(plan.tuning.targets)]
+        """The matrices that have A and B, at least one.
+
+        Raises:
+            SpecError: the method names none.
+        """
+        adapted = targeted(self._geometry, plan.tuning)
+        if not adapted:
+            raise SpecError(out_of_range("method", "Gradients", "one that adapts matrices, such as lora", plan.tuning.method))
+        return [(matrix_label(m.name), m.name) for m in adapted]
 
     @property
     def spec(self) -> MethodSpec:
