@@ -17,7 +17,7 @@ from lora_lab.plots.rule_table import chain_rule_table
 from lora_lab.roles import matrix_label
 from lora_lab.specs import METHODS, MethodSpec, RunSpec, resolve_alpha
 from lora_lab.training import plan_run
-from lora_lab.widgets.controls import ALPHAS, Field, Targets, menu, offer, slider
+from lora_lab.widgets.controls import ALPHAS, NUMBER, Field, Targets, menu, offer, slider
 from lora_lab.widgets.panel import Answer, Panel, card
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Gradients(Panel):
         plan = plan_run(self._bench, spec, geometry=self._geometry, steps=steps, seed=seed, learning_rate=lr)
         self._spec, adapted = plan.tuning, self._adapted(plan)
         self._build_method(plan.tuning)
-        self.lr = Field("learning rate", lr, parse=float, hint=f"{plan.learning_rate:g}")
+        self.lr = Field("learning rate", lr, NUMBER, hint=f"{plan.learning_rate:g}")
         self.steps = slider("steps", steps, least=1, most=_MOST_STEPS, live=False)
         self.seed = slider("seed", seed, least=0, most=9, live=False)
         self.matrix = menu("matrix", adapted, adapted[-1][1])
@@ -108,9 +108,9 @@ class Gradients(Panel):
         """The run whose first steps these are.
 
         Raises:
-            LabError: the core refuses the controls.
+            LabError: a field cannot be read, or the core refuses the controls.
         """
-        settings = {"steps": self.steps.value, "seed": self.seed.value, "learning_rate": self.lr.value}
+        settings = {"steps": self.steps.value, "seed": self.seed.value, "learning_rate": self.lr.chosen()}
         return plan_run(self._bench, self.spec, geometry=self._geometry, **settings)
 
     @property

@@ -24,7 +24,7 @@ from lora_lab.sweeps import Job, Run, RunProgress, RunStore, expand
 from lora_lab.sweeps.progress import adapted_matrices, most_adapted
 from lora_lab.sweeps.sentences import plan_sentence, progress_sentence, start_label, state_sentence
 from lora_lab.sweeps.summary import base_name, best_run, rank_table
-from lora_lab.widgets.controls import Chips, Field, Targets, decimals, menu, offer, whole
+from lora_lab.widgets.controls import INT, NUMBERS, Chips, Field, Targets, menu, offer
 from lora_lab.widgets.panel import Answer, Panel, beside, card
 
 Kind = Literal["score", "loss", "spectrum"]
@@ -88,8 +88,8 @@ class Sweep(Panel):
         self.alpha = Chips("Scaling numerator α", _ALPHAS, grid.choices("lora_alpha"), label=_alpha_text)
         self.targets = Targets(self._geometry, self._drawn_first, r=max(grid.choices("r")))
         self.seeds = Chips("Seeds", _SEEDS, grid.choices("seeds"))
-        self.lr = Field("learning rate", grid.learning_rate, parse=decimals, hint="each method's own")
-        self.steps = Field("steps", grid.steps, parse=whole, hint=str(self._bench.defaults.steps))
+        self.lr = Field("learning rate", grid.learning_rate, NUMBERS, hint="each method's own")
+        self.steps = Field("steps", grid.steps, INT, hint=str(self._bench.defaults.steps))
         self.r.layout.display = None if grid.equal_budget is None else "none"
         return [self.method, self.r, self.alpha, self.targets, self.seeds, self.lr, self.steps]
 
@@ -112,7 +112,7 @@ class Sweep(Panel):
         """The grid that the controls give.
 
         Raises:
-            SpecError: nothing is chosen where a choice is needed, or a value out of range.
+            SpecError: nothing is chosen where a choice is needed, a field cannot be read, or a value is out of range.
         """
         moved = self.targets.value != self._drawn_first  # several choices of targets, or each method's own, stay until then
         return replace(
@@ -122,8 +122,8 @@ class Sweep(Panel):
             lora_alpha=self.alpha.value,
             targets=(self.targets.chosen(),) if moved else self._grid.targets,
             seeds=self.seeds.value,
-            learning_rate=self.lr.value,
-            steps=self.steps.value,
+            learning_rate=self.lr.chosen(),
+            steps=self.steps.chosen(),
         )
 
     @property

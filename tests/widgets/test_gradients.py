@@ -116,3 +116,12 @@ def test_only_matrices_of_the_layers_that_are_adapted_are_offered() -> None:
 def test_a_method_without_a_and_b_is_refused_in_one_sentence(method: str) -> None:
     with pytest.raises(SpecError, match=rf"must be one that adapts matrices, such as lora. Got '{method}'\.$"):
         Gradients("digits", ll.MethodSpec(method=method))
+
+
+def test_a_rate_that_cannot_be_read_is_said_while_it_stands_there() -> None:
+    widget = Gradients("digits", ll.LoraSpec(r=4), steps=2)
+    widget.lr.set_state({"value": "0,001"})
+    assert "The learning rate must be a number. Got '0,001'." in unescape(widget.refused)
+    assert widget.lr.get_state("value") == {"value": "0,001"}
+    widget.lr.set_state({"value": ""})
+    assert (widget.refused, widget.lr.chosen()) == ("", None)
