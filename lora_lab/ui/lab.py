@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_lab.adapters import Adapter, changed_ns, load_adapter
+from lora_lab.adapters.load import on_disk
 from lora_lab.assets import HUB_ID
 from lora_lab.benches import BENCH_NAMES, Bench
 from lora_lab.benches.base_weights import open_base
@@ -108,7 +109,7 @@ class Lab:
         Raises:
             LabError: it cannot be had or read.
         """
-        if self.public and (Path(source).exists() or not HUB_ID.fullmatch(source)):
+        if self.public and (on_disk(source) or not HUB_ID.fullmatch(source)):
             raise AdapterError(f"An adapter on this public page must be a Hub id, owner/name. Got {source!r}.")
         base = self.base(under) if under else None
         return self.once(("opened", source, under, changed_ns(source)), lambda: load_adapter(source, base=base))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
+from lora_lab.adapters.load import on_disk
 from lora_lab.benches import BENCH_NAMES
 from lora_lab.errors import LabError, StoreError
 from lora_lab.plots import labels_of, questions
@@ -172,8 +173,8 @@ class LookRoom(Place):
     # What the handlers share.
 
     def _opened(self, source: str, under: str) -> Subject:
-        path = Path(source.strip()).expanduser()
-        name = str(path.resolve()) if path.exists() and source.strip() and not self.lab.public else source.strip()
+        place = None if self.lab.public else on_disk(source.strip())
+        name = str(place.resolve()) if place else source.strip()
         return subject_of_file(self.lab, name, under.strip())
 
     def _sight(self, selection: Selection) -> tuple[Sight | None, str]:

@@ -298,7 +298,7 @@ def test_an_error_quotes_a_name_as_text(lab: Lab) -> None:
         built(SpectraView, lab).open_first(Selection(), "<img src=x>", "")
 
 
-@pytest.mark.parametrize("source", ["", "/nowhere/at/all", "nobody"])
+@pytest.mark.parametrize("source", ["", "/nowhere/at/all", "nobody", "a" * 300, "~nosuchuser/x", "/a\0b"])
 def test_what_is_no_adapter_is_refused_in_a_sentence(lab: Lab, source: str) -> None:
     with pytest.raises(gr.Error, match=r"adapter must be .*\. Got "):
         built(SpectraView, lab).open_first(Selection(), source, "")
