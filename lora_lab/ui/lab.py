@@ -21,6 +21,7 @@ from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
 from lora_lab.sweeps.groups import Grouped
 from lora_lab.sweeps.jobs import More
+from lora_lab.ui.exports import Exports
 from lora_lab.weights import BaseWeights
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class Lab:
     public: bool = False
     device: str | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
+    exports: Exports = field(default_factory=Exports)
     _turn: threading.Semaphore = field(default_factory=threading.Semaphore)  # one sweep trains at a time, others wait
     _adapters: dict[tuple[str, str, int], Adapter] = field(default_factory=dict)
     _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)

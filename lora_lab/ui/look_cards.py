@@ -1,7 +1,6 @@
 """A card of Look: a question, the plot that answers it, what it says, the numbers, and all of them as files."""
 
 import csv
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ class CardView:
             LabError: there is no answer to keep.
         """
         answer = self.card.answer(sight)
-        path = Path(tempfile.mkdtemp()) / f"{self.card.name}.{kind}"
+        path = sight.lab.exports.path(f"{self.card.name}.{kind}")
         if kind == "html" and answer.figure is not None:
             answer.figure.write_html(path, include_plotlyjs=True, config={"displaylogo": False})
         else:

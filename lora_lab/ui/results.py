@@ -1,6 +1,5 @@
 """Results: every run of a bench that is kept. Which configuration is best, what the good ones share, tables, files, delete."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape
@@ -166,7 +165,7 @@ class ResultsView(Place):
         runs = self._runs(selection)
         if not runs:
             raise StoreError("The runs to save must be at least one. Got none.")
-        path = Path(tempfile.mkdtemp()) / f"runs.{kind}"
+        path = self.lab.exports.path(f"runs.{kind}")
         _FILES[kind](results_table(runs), path)
         return str(path)
 

@@ -331,6 +331,7 @@ def test_every_card_is_kept_as_a_file_with_the_numbers_that_it_shows(room: type[
         kept = Path(view.save(card, "csv", selection))
         rows = list(csv.DictReader(kept.read_text(encoding="utf-8").splitlines()))
         assert kept.name == f"{card.card.name}.csv"
+        assert kept.parent in lab.exports._folders
         assert rows
         if card.plot:
             page = Path(view.save(card, "html", selection)).read_text(encoding="utf-8")

@@ -77,6 +77,7 @@ def test_only_the_methods_chosen_are_shown(results: view.ResultsView) -> None:
 def test_files_hold_every_run_shown(results: view.ResultsView) -> None:
     ids = {run.run_id for run in results.lab.store.runs()}
     assert set(pd.read_csv(results.save_csv(DIGITS))["run_id"]) == ids
+    assert Path(results.save_csv(DIGITS)).parent in results.lab.exports._folders
     assert set(pd.read_parquet(results.save_parquet(DIGITS))["run_id"]) == ids
     with pytest.raises(gr.Error, match="at least one"):
         results.save_csv(Selection(kept="reviews"))
