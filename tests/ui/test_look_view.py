@@ -346,6 +346,14 @@ def test_the_numbers_of_a_file_are_those_of_the_adapter(lab: Lab, pair: tuple[Ru
     assert {row["name"]: float(row["frobenius"]) for row in rows} == {n: d.frobenius() for n, d in pair[0].adapter().items()}
 
 
+def test_a_name_in_a_file_is_no_formula(pair: tuple[Run, Run], tmp_path: Path) -> None:
+    strangers = renamed(pair[0].adapter_dir, tmp_path / "adapter", "=HYPERLINK(1)")
+    view = built(SpectraView, Lab(RunStore(tmp_path / "runs")))
+    card = next(card for card in view.views if card.card.name == "measures")
+    kept = Path(view.save(card, "csv", Selection(run=str(strangers)))).read_text(encoding="utf-8")
+    assert "'=HYPERLINK(1)" in {row["name"] for row in csv.DictReader(kept.splitlines())}
+
+
 def test_nothing_is_kept_where_there_is_nothing(tmp_path: Path) -> None:
     view = built(SpectraView, Lab(RunStore(tmp_path)))
     with pytest.raises(gr.Error, match="no run to look at"):
