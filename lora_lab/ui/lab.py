@@ -30,6 +30,7 @@ _KEPT_JOBS = 50
 _KEPT_ADAPTERS = 6
 _KEPT_PREVIEWS = 6
 _KEPT_RESULTS = 64
+_UNKNOWN: Any = object()
 
 
 @dataclass
@@ -95,11 +96,13 @@ class Lab:
     def adapter(self, run: Run) -> Adapter:
         """The run's ΔW, read once: of what was trained in place it takes a spectrum a matrix."""
         key = (run.run_id, run.metrics["status"], run.metrics["step"])
-        if key not in self._adapters:
+        found = self._adapters.get(key)
+        if found is None:
+            found = run.adapter()
             for old in list(self._adapters)[: -_KEPT_ADAPTERS + 1]:
                 self._adapters.pop(old, None)
-            self._adapters[key] = run.adapter()
-        return self._adapters[key]
+            self._adapters[key] = found
+        return found
 
     def opened(self, source: str, under: str = "") -> Adapter:
         """The adapter in a folder, a file or on the Hub, read again where its files have changed.
@@ -128,17 +131,18 @@ class Lab:
 
     def once(self, key: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
         """What `compute` gives, kept for those who ask again by the same key."""
-        if key not in self._known:
+        found = self._known.get(key, _UNKNOWN)  # held here: another visitor's thread may drop it from there meanwhile
+        if found is _UNKNOWN:
             found = compute()
             for old in list(self._known)[: -_KEPT_RESULTS + 1]:
                 self._known.pop(old, None)
             self._known[key] = found
-        return self._known[key]
+        return found
 
     def visible_runs(self, job_name: str) -> list[Run]:
         """The runs that this visitor may look at, newest first."""
         runs = self.store.runs()[::-1]
         if not self.public:
             return runs
-        own = self.jobs[job_name].runs if job_name in self.jobs else {}
-        return [run for run in runs if run.run_id in own]
+        job = self.jobs.get(job_name)
+        return [run for run in runs if job and run.run_id in job.runs]
