@@ -11,9 +11,10 @@ from lora_lab.budget import Card, Model, budget, cards, cheapest_change, find_ca
 from lora_lab.budget.sentences import budget_sentence, counter_sentence
 from lora_lab.plots.budget_bill import budget_bill
 from lora_lab.plots.budget_tiles import tiles
+from lora_lab.plots.choices import ALPHAS
 from lora_lab.plots.html_parts import say
 from lora_lab.specs import METHODS, AdapterDtype, Attention, Dtype, MethodSpec, Optimizer, Quant, StepSpec, resolve_alpha
-from lora_lab.widgets.controls import ALPHAS, Targets, menu, more, slider
+from lora_lab.widgets.controls import Targets, menu, more, slider
 from lora_lab.widgets.panel import Answer, Panel
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ import traitlets
 from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.plots.block_drawing import block_drawing, block_note
+from lora_lab.plots.choices import TARGETS
 
-ALPHAS = (*((f"{alpha}", float(alpha)) for alpha in (8, 16, 32, 64)), ("r", "1r"), ("2 r", "2r"))
 _LABEL_PX = "96px"
-_PRESETS = (("q v", ("q", "v")), ("q k v o", ("q", "k", "v", "o")), ("MLP", ("gate", "up", "down")), ("all", ("all-linear",)))
 
 
 class Picked(anywidget.AnyWidget):
@@ -108,7 +107,7 @@ class Targets(Picked):
 
     def pick(self, name: str) -> None:
         """A matrix, or one of the usual choices as `q,v`."""
-        preset = next((names for _, names in _PRESETS if (",".join(names) == name and len(names) > 1) or (name,) == names), None)
+        preset = next((names for _, names in TARGETS if (",".join(names) == name and len(names) > 1) or (name,) == names), None)
         if preset is None:
             self.value = self._geometry.toggled(self.value, name)
         else:
@@ -116,7 +115,7 @@ class Targets(Picked):
 
     def _html(self) -> str:
         chosen = self._named(self.value)
-        chips = "".join(_chip(",".join(names), label, chosen=self._named(names) == chosen) for label, names in _PRESETS)
+        chips = "".join(_chip(",".join(names), label, chosen=self._named(names) == chosen) for label, names in TARGETS)
         title = f'<div class="lab-h">Target matrices <small>{escape(block_note(self._geometry))}</small></div>'
         return f'{title}<div class="lab-presets">{chips}</div>{block_drawing(self._geometry, chosen, r=self._r)}'
 

@@ -12,12 +12,13 @@ from lora_lab.budget.counts import targeted
 from lora_lab.errors import SpecError, out_of_range
 from lora_lab.inference import chain_rule_of, first_gradients_of
 from lora_lab.plots import GradientLine, gradient_caption, gradient_flow, labels_of, questions, rule_caption
+from lora_lab.plots.choices import ALPHAS
 from lora_lab.plots.html_parts import question, say
 from lora_lab.plots.rule_table import chain_rule_table
 from lora_lab.roles import matrix_label
 from lora_lab.specs import METHODS, MethodSpec, RunSpec, resolve_alpha
 from lora_lab.training import plan_run
-from lora_lab.widgets.controls import ALPHAS, NUMBER, Field, Targets, menu, offer, slider
+from lora_lab.widgets.controls import NUMBER, Field, Targets, menu, offer, slider
 from lora_lab.widgets.panel import Answer, Panel, card
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from lora_lab.benches import find_bench
 from lora_lab.errors import LabError
 from lora_lab.plots import curve_lines, loss_curves, questions, score_curves, spectrum
+from lora_lab.plots.choices import ALPHAS, RANKS, SEEDS, alpha_label
 from lora_lab.plots.html_parts import question, say
 from lora_lab.plots.lines import live_spectrum_lines
 from lora_lab.plots.rank_table import rank_table_html
@@ -28,7 +29,6 @@ from lora_lab.widgets.controls import INT, NUMBERS, Chips, Field, Targets, menu,
 from lora_lab.widgets.panel import Answer, Panel, beside, card
 
 Kind = Literal["score", "loss", "spectrum"]
-_RANKS, _SEEDS, _ALPHAS = (1, 2, 4, 8, 16, 32, 64), (0, 1, 2, 3), (8.0, 16.0, 32.0, "1r", "2r")
 _METHODS = ("lora", "rslora", "lora+", "dora", "vera", "adalora", "ia3", "bitfit", "full")
 _NO_MATRIX = [("", None)]
 _EVERY_S = 0.4
@@ -84,10 +84,10 @@ class Sweep(Panel):
         info = METHODS[grid.choices("methods")[0]]
         self._drawn_first = grid.targets[-1] or info.default_targets
         self.method = Chips("Methods", _METHODS, grid.choices("methods"), label=lambda name: METHODS[name].label)
-        self.r = Chips("Ranks r", _RANKS, grid.choices("r"))
-        self.alpha = Chips("Scaling numerator α", _ALPHAS, grid.choices("lora_alpha"), label=_alpha_text)
+        self.r = Chips("Ranks r", RANKS, grid.choices("r"))
+        self.alpha = Chips("Scaling numerator α", [value for _, value in ALPHAS], grid.choices("lora_alpha"), label=alpha_label)
         self.targets = Targets(self._geometry, self._drawn_first, r=max(grid.choices("r")))
-        self.seeds = Chips("Seeds", _SEEDS, grid.choices("seeds"))
+        self.seeds = Chips("Seeds", SEEDS, grid.choices("seeds"))
         self.lr = Field("learning rate", grid.learning_rate, NUMBERS, hint="each method's own")
         self.steps = Field("steps", grid.steps, INT, hint=str(self._bench.defaults.steps))
         self.r.layout.display = None if grid.equal_budget is None else "none"
@@ -256,10 +256,6 @@ class Sweep(Panel):
         learned = learned_caption(runs, best_run(runs), base=table.base_score, base_name=named, ended=not self._going)
         self._learned.value = say(learned)
         self._ranking.value = rank_table_html(table)
-
-
-def _alpha_text(alpha: float | str) -> str:
-    return alpha if isinstance(alpha, str) else f"{alpha:g}"
 
 
 def _status(job: Job) -> str:
