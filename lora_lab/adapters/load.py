@@ -28,20 +28,32 @@ def load_adapter(source: str | Path, *, base: BaseWeights | None = None) -> Adap
     return read_peft(folder, base) if (folder / CONFIG).is_file() else read_own(folder, base)
 
 
+def on_disk(source: str | Path) -> Path | None:
+    """The folder or file of that name, `~` read as a home; None where there is none, or no disk could have one of that name."""
+    if not str(source).strip():
+        return None
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 def changed_ns(source: str | Path) -> int:
     """When the files of an adapter last changed, in ns; 0 of one that is not on this disk."""
-    path = Path(source)
+    path = on_disk(source)
+    if path is None:
+        return 0
     folder = path.parent if path.is_file() else path
     return max((file.stat().st_mtime_ns for file in folder.glob("*") if file.is_file()), default=0) if folder.is_dir() else 0
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.is_file():
-        path = path.parent
-    if (path / CONFIG).is_file() or "method" in read_record(path):
-        return path
-    if path.exists():
+    path = on_disk(source)
+    if path is not None:
+        folder = path.parent if path.is_file() else path
+        if (folder / CONFIG).is_file() or "method" in read_record(folder):
+            return folder
         raise AdapterError(f"The adapter must be a folder with {CONFIG} and {WEIGHTS}, or a file in one. Got {str(source)!r}.")
     if HUB_ID.fullmatch(str(source)):
         return hub_snapshot(str(source), (CONFIG, WEIGHTS))

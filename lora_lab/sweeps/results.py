@@ -183,11 +183,12 @@ def csv_of(table: pd.DataFrame) -> str:
     A text that a spreadsheet would take for a formula begins with an apostrophe there, as one would type it.
     """
     texts = table.select_dtypes("string").columns
-    safe = table.assign(**{name: table[name].map(_no_formula, na_action="ignore") for name in texts})
+    safe = table.assign(**{name: table[name].map(no_formula, na_action="ignore") for name in texts})
     return str(safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
 
 
-def _no_formula(text: str) -> str:
+def no_formula(text: str) -> str:
+    """The text, after an apostrophe where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 

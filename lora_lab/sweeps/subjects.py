@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lora_lab.adapters import Adapter, changed_ns, load_adapter
+from lora_lab.adapters.load import on_disk
 from lora_lab.analysis.base_matrix import NamedWeights
 from lora_lab.analysis.records import Overlap, Side
 from lora_lab.analysis.subspaces import control_overlap, overlap_of
@@ -63,7 +64,8 @@ class Subject:
     @property
     def base_here(self) -> str:
         """The same where it is a folder on this disk, else empty: nothing is fetched that nobody asked for."""
-        return self.base_name if self.base_name and Path(self.base_name, "config.json").is_file() else ""
+        place = on_disk(self.base_name)
+        return str(place) if place is not None and (place / "config.json").is_file() else ""
 
     def base(self, base: Base | None = None) -> NamedWeights:
         """The W that it changes: the one given, else the run's own, else the one that its config names on this disk.
@@ -161,15 +163,17 @@ def _opened(source: str, base: Base | None, runs: Path) -> Subject:
     if run is not None:
         return of_run(run)
     weights = None if base is None else weights_of(base)
-    place = Path(source)
-    found = place / "adapter" if (place / "adapter" / "adapter_config.json").is_file() else source
+    place = on_disk(source)
+    inner = place / "adapter" if place else None  # of a run that cannot be read, its adapter still can
+    found = inner if inner and (inner / "adapter_config.json").is_file() else source
     return of_place(source, load_adapter(found, base=weights if isinstance(weights, BaseWeights) else None))
 
 
 def _run_at(source: str, runs: Path) -> Run | None:
     """The run in that folder, or of that id."""
-    if Path(source).exists():
-        return read_run(Path(source))
+    place = on_disk(source)
+    if place is not None:
+        return read_run(place)
     looks_like_id = len(source) <= 12 and all(c in "0123456789abcdef" for c in source)
     return RunStore(runs).get(source) if looks_like_id and runs.is_dir() else None
 

@@ -11,18 +11,17 @@ from lora_lab.budget.sentences import budget_sentence, counter_sentence
 from lora_lab.plots.block_drawing import block_drawing, block_note
 from lora_lab.plots.budget_bill import PART_COLOURS
 from lora_lab.plots.budget_tiles import SHOWN_CARDS, tiles
+from lora_lab.plots.choices import TARGETS
 from lora_lab.specs import METHODS
 from lora_lab.ui.html import question, say
 from lora_lab.units import count, gigabytes, percent
-
-_PRESETS = (("q v", "q,v"), ("q k v o", "q,k,v,o"), ("MLP", "gate,up,down"), ("all", "all-linear"))
 
 
 def targets(made: Budget) -> str:
     """One block to scale, what is adapted in it marked; every matrix, and every usual choice of them, is a button."""
     geometry = made.model.geometry
     chosen = {m.name for m in geometry.targeted(made.spec.targets)}
-    chips = "".join(f'<button class="lab-chip" data-pick="targets:{names}">{label}</button>' for label, names in _PRESETS)
+    chips = "".join(f'<button class="lab-chip" data-pick="targets:{",".join(names)}">{label}</button>' for label, names in TARGETS)
     takes = METHODS[made.spec.method].has_targets
     note = block_note(geometry) if takes else f"{METHODS[made.spec.method].label} names none"
     title = f'<div class="lab-h">Target matrices <small>{escape(note)}</small></div>'

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -34,7 +35,8 @@ def user_errors_streaming(handler: Callable[..., Iterator[Any]]) -> Callable[...
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    """The page shows an error's text as HTML, and the sentence may quote a name that a stranger chose."""
     try:
         yield
     except LabError as err:
-        raise gr.Error(str(err), print_exception=False, duration=None) from err
+        raise gr.Error(escape(str(err), quote=False), print_exception=False, duration=None) from err

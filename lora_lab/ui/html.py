@@ -89,7 +89,7 @@ def job_status(job: Job | None) -> str:
         return ""
     bar = f'<div class="lab-bar"><i style="width:{job.share_done:.1%}"></i></div>'
     error = say(job.message, kind="error") if job.message else ""
-    told = f"<span>{progress_sentence(job)}</span> <span>{state_sentence(job)}</span>"
+    told = f"<span>{escape(progress_sentence(job))}</span> <span>{escape(state_sentence(job))}</span>"
     status = f'<div class="lab-status" data-state="{job.state}">{bar}{told}</div>{error}'
     return status if job.ended else status + _at_work(job)
 

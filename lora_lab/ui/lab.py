@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_lab.adapters import Adapter, changed_ns, load_adapter
+from lora_lab.adapters.load import on_disk
 from lora_lab.assets import HUB_ID
 from lora_lab.benches import BENCH_NAMES, Bench
 from lora_lab.benches.base_weights import open_base
@@ -20,6 +21,7 @@ from lora_lab.specs import DataSpec, RunSpec
 from lora_lab.sweeps import Job, Run, RunStore
 from lora_lab.sweeps.groups import Grouped
 from lora_lab.sweeps.jobs import More
+from lora_lab.ui.exports import Exports
 from lora_lab.weights import BaseWeights
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ _KEPT_JOBS = 50
 _KEPT_ADAPTERS = 6
 _KEPT_PREVIEWS = 6
 _KEPT_RESULTS = 64
+_UNKNOWN: Any = object()
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Lab:
     public: bool = False
     device: str | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
+    exports: Exports = field(default_factory=Exports)
     _turn: threading.Semaphore = field(default_factory=threading.Semaphore)  # one sweep trains at a time, others wait
     _adapters: dict[tuple[str, str, int], Adapter] = field(default_factory=dict)
     _geometries: dict[tuple[str, DataSpec | None], Geometry] = field(default_factory=dict)
@@ -92,11 +96,13 @@ class Lab:
     def adapter(self, run: Run) -> Adapter:
         """The run's ΔW, read once: of what was trained in place it takes a spectrum a matrix."""
         key = (run.run_id, run.metrics["status"], run.metrics["step"])
-        if key not in self._adapters:
+        found = self._adapters.get(key)
+        if found is None:
+            found = run.adapter()
             for old in list(self._adapters)[: -_KEPT_ADAPTERS + 1]:
                 self._adapters.pop(old, None)
-            self._adapters[key] = run.adapter()
-        return self._adapters[key]
+            self._adapters[key] = found
+        return found
 
     def opened(self, source: str, under: str = "") -> Adapter:
         """The adapter in a folder, a file or on the Hub, read again where its files have changed.
@@ -108,7 +114,7 @@ class Lab:
         Raises:
             LabError: it cannot be had or read.
         """
-        if self.public and (Path(source).exists() or not HUB_ID.fullmatch(source)):
+        if self.public and (on_disk(source) or not HUB_ID.fullmatch(source)):
             raise AdapterError(f"An adapter on this public page must be a Hub id, owner/name. Got {source!r}.")
         base = self.base(under) if under else None
         return self.once(("opened", source, under, changed_ns(source)), lambda: load_adapter(source, base=base))
@@ -125,17 +131,18 @@ class Lab:
 
     def once(self, key: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
         """What `compute` gives, kept for those who ask again by the same key."""
-        if key not in self._known:
+        found = self._known.get(key, _UNKNOWN)  # held here: another visitor's thread may drop it from there meanwhile
+        if found is _UNKNOWN:
             found = compute()
             for old in list(self._known)[: -_KEPT_RESULTS + 1]:
                 self._known.pop(old, None)
             self._known[key] = found
-        return self._known[key]
+        return found
 
     def visible_runs(self, job_name: str) -> list[Run]:
         """The runs that this visitor may look at, newest first."""
         runs = self.store.runs()[::-1]
         if not self.public:
             return runs
-        own = self.jobs[job_name].runs if job_name in self.jobs else {}
-        return [run for run in runs if run.run_id in own]
+        job = self.jobs.get(job_name)
+        return [run for run in runs if job and run.run_id in job.runs]

@@ -21,6 +21,7 @@ from lora_lab.inference import (
     measure_switching,
 )
 from lora_lab.plots import labels_of, latency_caption, latency_ratios, logits_caption, on_a_gpu, switching_caption
+from lora_lab.plots.choices import RANKS
 from lora_lab.specs import LORA_KIN
 from lora_lab.sweeps import Run
 from lora_lab.ui import html, latency_html
@@ -29,7 +30,6 @@ from lora_lab.ui.place import MEASURES, Place
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.zero import runs_inline
 
-RANKS = (1, 2, 4, 8, 16, 32, 64)
 REPEATS = (10, 20, 50, 100)
 _TEXTS = tuple(map(parse_shape, ("1x32", "1x128", "1x256", "4x128", "8x128", "32x128")))
 _IMAGES = tuple(map(parse_shape, ("1", "8", "64", "256")))

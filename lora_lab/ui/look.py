@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gradio as gr
 
+from lora_lab.adapters.load import on_disk
 from lora_lab.benches import BENCH_NAMES
 from lora_lab.errors import LabError, StoreError
 from lora_lab.plots import labels_of, questions
@@ -14,13 +16,14 @@ from lora_lab.plots.matrix_layout import matrix_layout
 from lora_lab.plots.matrix_map import matrix_map
 from lora_lab.plots.measures import MATRIX_MEASURES
 from lora_lab.roles import label_of
+from lora_lab.specs import unique
 from lora_lab.sweeps import Run
 from lora_lab.sweeps.subjects import Subject
 from lora_lab.ui import html
 from lora_lab.ui.errors import user_errors
 from lora_lab.ui.look_cards import Card, CardView
 from lora_lab.ui.look_html import facts
-from lora_lab.ui.look_subject import Sight, is_source, nearest, subject_of_file, subject_of_run
+from lora_lab.ui.look_subject import Sight, by_likeness, is_source, subject_of_file, subject_of_run
 from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 
@@ -149,7 +152,7 @@ class LookRoom(Place):
         runs = self.lab.visible_runs(selection.job)
         measure, mapped = self._map(sight)
         warned = html.say(" ".join([*([problem] if problem else []), *first.adapter.warnings]))
-        named = f'<div class="lab-q">{label_of(sight.matrix)} <span class="lab-s">{sight.matrix}</span></div>'
+        named = _named(sight.matrix)
         changes = bool(first.adapter)
         shown = [output for view in self.views for output in (view.updates(sight) if changes else [gr.skip()] * len(view.outputs))]
         return [
@@ -170,36 +173,44 @@ class LookRoom(Place):
     # What the handlers share.
 
     def _opened(self, source: str, under: str) -> Subject:
-        path = Path(source.strip()).expanduser()
-        name = str(path.resolve()) if path.exists() and source.strip() and not self.lab.public else source.strip()
+        place = None if self.lab.public else on_disk(source.strip())
+        name = str(place.resolve()) if place else source.strip()
         return subject_of_file(self.lab, name, under.strip())
 
     def _sight(self, selection: Selection) -> tuple[Sight | None, str]:
         """The two subjects and the matrix that a selection comes to, and what could not be opened."""
-        runs, problems = self.lab.visible_runs(selection.job), []
-        found: list[Subject | None] = []
-        for name in (selection.run, selection.against):
-            try:
-                found.append(self._subject(name, runs, selection.under))
-            except LabError as err:
-                problems.append(str(err))
-                found.append(None)
-        first = found[0] or (subject_of_run(self.lab, runs[0]) if runs else found[1])
+        runs = self.lab.visible_runs(selection.job)
+        problems: list[str] = []
+        chosen, beside = (self._subject(name, runs, selection.under, problems) for name in (selection.run, selection.against))
+        first = chosen or self._readable(runs, problems) or beside
         if first is None:
-            return None, " ".join(problems) or _EMPTY
-        second = found[1] or (subject_of_run(self.lab, nearest(runs, first.run)) if first.run else first)
+            return None, " ".join(unique(problems)) or _EMPTY
+        likely = by_likeness(runs, first.run) if first.run else []
+        second = beside or self._readable(likely, problems) or first
         shared = [name for name in first.adapter if name in second.adapter] or list(first.adapter)
         matrix = selection.matrix if selection.matrix in first.adapter else matrix_layout(shared).deepest or selection.matrix
         of = selection.of if first.has_own_a and second.has_own_a else "delta"
         side = "in" if of == "a" else selection.side
         selection = replace(selection, run=first.name, against=second.name, matrix=matrix, of=of, side=side)
-        return Sight(self.lab, selection, first, second), " ".join(problems)
+        return Sight(self.lab, selection, first, second), " ".join(unique(problems))
 
-    def _subject(self, name: str, runs: list[Run], under: str) -> Subject | None:
+    def _subject(self, name: str, runs: list[Run], under: str, problems: list[str]) -> Subject | None:
+        """What is called so; where it cannot be read, why is one more of the problems."""
         run = next((run for run in runs if run.run_id == name), None)
-        if run is not None:
-            return subject_of_run(self.lab, run)
-        return subject_of_file(self.lab, name, under) if is_source(name) else None
+        try:
+            if run is not None:
+                return subject_of_run(self.lab, run)
+            return subject_of_file(self.lab, name, under) if is_source(name) else None
+        except LabError as err:
+            problems.append(str(err))
+            return None
+
+    def _readable(self, runs: list[Run], problems: list[str]) -> Subject | None:
+        """The first of the runs that can be read; of those before it, whose base or files are gone, one is told of."""
+        refused: list[str] = []
+        found = next((one for run in runs if (one := self._subject(run.run_id, runs, "", refused))), None)
+        problems += refused[:1]
+        return found
 
     def _map(self, sight: Sight) -> tuple[str, str]:
         """The measure shown and its map; why there is none where the base cannot be had."""
@@ -222,6 +233,11 @@ class LookRoom(Place):
         hidden = [gr.skip() for view in self.views for _ in view.outputs]
         column = gr.Column(visible=False)
         return [selection, self.header_of(selection), none, none, gr.skip(), *kept, html.say(problem), "", "", column, *hidden]
+
+
+def _named(matrix: str) -> str:
+    """A matrix's title: how people call it, and its own name, which whoever made the adapter chose."""
+    return f'<div class="lab-q">{escape(label_of(matrix))} <span class="lab-s">{escape(matrix)}</span></div>'
 
 
 def _choices(runs: list[Run], chosen: str) -> gr.Dropdown:

@@ -1,7 +1,6 @@
 """A card of Look: a question, the plot that answers it, what it says, the numbers, and all of them as files."""
 
 import csv
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import plotly.graph_objects as go
 
 from lora_lab.errors import LabError
 from lora_lab.plots.figure_rows import figure_rows
+from lora_lab.sweeps.results import no_formula
 from lora_lab.ui import html
 from lora_lab.ui.look_html import rows_table
 from lora_lab.ui.look_subject import Sight
@@ -92,7 +92,7 @@ class CardView:
             LabError: there is no answer to keep.
         """
         answer = self.card.answer(sight)
-        path = Path(tempfile.mkdtemp()) / f"{self.card.name}.{kind}"
+        path = sight.lab.exports.path(f"{self.card.name}.{kind}")
         if kind == "html" and answer.figure is not None:
             answer.figure.write_html(path, include_plotlyjs=True, config={"displaylogo": False})
         else:
@@ -105,4 +105,4 @@ def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, titles)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({title: no_formula(v) if isinstance(v, str) else v for title, v in row.items()} for row in rows)

@@ -41,8 +41,8 @@ def _run_facts(run: Run) -> str:
         *([f"α <b>{lora.lora_alpha:g}</b>"] if lora.has_alpha else []),
         *([escape(run.spec.optimizer)] if run.spec.optimizer != "AdamW" else []),
         f"seed <b>{run.spec.seed}</b>",
-        f"{m['step']} of {run.spec.steps} steps, {m['status']}",
-        f"{run.metric.label} <b>{score}</b>, frozen base {base}",
+        f"{m['step']} of {run.spec.steps} steps, {escape(m['status'])}",
+        f"{escape(run.metric.label)} <b>{escape(score)}</b>, frozen base {escape(base)}",
         f"<b>{count(m['trainable_params'])}</b> trained",
     )
     note = f'<div class="lab-s">{escape(m["base_note"])}</div>' if m.get("base_note") else ""

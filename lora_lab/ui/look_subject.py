@@ -43,9 +43,9 @@ def is_source(name: str) -> bool:
     return "/" in name
 
 
-def nearest(runs: Sequence[Run], run: Run) -> Run:
-    """The best first comparison: the same base, another run, the same method and targets, the same r with another seed."""
-    return min(runs, key=lambda other: _distance(other, run))
+def by_likeness(runs: Sequence[Run], run: Run) -> list[Run]:
+    """The best comparisons first: the same base, another run, the same method and targets, the same r with another seed."""
+    return sorted(runs, key=lambda other: _distance(other, run))
 
 
 def _distance(other: Run, run: Run) -> tuple[bool, ...]:

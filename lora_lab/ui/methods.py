@@ -1,11 +1,9 @@
 """Methods: the method bench. Choose what to compare, start it, see who leads and what it costs."""
 
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -215,7 +213,7 @@ class MethodsView(JobPlace):
     def save_csv(self, selection: Selection) -> str:
         """The table as a file."""
         table = self._table(selection)
-        path = Path(tempfile.mkdtemp()) / "methods.csv"
+        path = self.lab.exports.path("methods.csv")
         write_text(path, csv_of(table, compare(table)))
         return str(path)
 
@@ -224,7 +222,7 @@ class MethodsView(JobPlace):
         """Every run of the bench in PEFT's schema, in one archive."""
         runs = self._runs(selection)
         wanted = {spec.run_id for spec in self._plan(selection).wanted(runs)}
-        path = Path(tempfile.mkdtemp()) / "method_comparison.zip"
+        path = self.lab.exports.path("method_comparison.zip")
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in peft_files(run for run in runs if run.run_id in wanted).items():
                 archive.writestr(name, text)

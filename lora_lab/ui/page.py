@@ -20,6 +20,7 @@ from lora_lab.ui.try_it import TryView
 from lora_lab.ui.zero import runs_inline
 
 _CSS = Path(__file__).with_name("style.css")
+_HOUR_S = 3600
 _HEAD = """<script>
 const kept = localStorage.getItem('lora-lab-theme');
 const apply = () => { if (kept && document.body) document.body.classList.toggle('dark', kept === 'dark'); };
@@ -30,7 +31,7 @@ document.addEventListener('DOMContentLoaded', () => { apply(); setTimeout(apply,
 def build(lab: Lab | None = None) -> gr.Blocks:
     """The whole page over one lab, not launched."""
     lab = lab or Lab.from_environment()
-    with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
+    with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=_copies_kept_s(lab)) as page:
         TrainView(lab).build(page)
     with page.route("Results", "/results"):
         ResultsView(lab).build(page)
@@ -51,6 +52,14 @@ def build(lab: Lab | None = None) -> gr.Blocks:
     with page.route("The paper", "/paper"):
         PaperView(lab).build(page)
     return page
+
+
+def _copies_kept_s(lab: Lab) -> tuple[int, int] | None:
+    """How often Gradio's copies of files are looked through, and how old they may grow.
+
+    In public they are downloads. On one's own machine they are uploaded data too, which runs go on naming: those stay.
+    """
+    return (_HOUR_S, _HOUR_S) if lab.public else None
 
 
 def launch(**options: Any) -> None:

@@ -14,6 +14,7 @@ from lora_lab.report import Evidence, Finding, Recorded, findings, gather, plan_
 from lora_lab.report.figures import figures_of
 from lora_lab.report.tables import tables_of
 from lora_lab.ui import html
+from lora_lab.ui.errors import user_errors
 from lora_lab.ui.place import Place
 from lora_lab.ui.selection import Selection
 from lora_lab.units import seconds
@@ -56,6 +57,7 @@ class PaperView(Place):
 
     # Handlers: each reads controls, asks the core, and returns what its outputs show.
 
+    @user_errors
     def restore(self, request: gr.Request) -> list[Any]:
         """The selection that the address names; else what was recorded."""
         selection = Selection.from_query(dict(request.query_params))
@@ -64,11 +66,13 @@ class PaperView(Place):
         selection = replace(selection, paper=selection.paper if selection.paper in values else next(iter(values), ""))
         return [selection, self.header_of(selection), gr.Radio(choices=offered, value=selection.paper or None)]
 
+    @user_errors
     def choose(self, selection: Selection, source: str) -> list[Any]:
         """Other runs."""
         selection = replace(selection, paper=source or "")
         return [selection, self.header_of(selection)]
 
+    @user_errors
     def show(self, selection: Selection) -> list[Any]:
         """Every claim with its verdict, figures and tables."""
         if not selection.paper:
@@ -134,7 +138,7 @@ def _recorded_where(kept: Recorded) -> str:
     took = f"{source.runs} runs, {source.trained} of them trained for it in {seconds(source.trained_s)}"
     versions = ", ".join(f"{name} {number}" for name, number in source.versions.items())
     note = f"<br>{escape(source.base_note)}" if source.base_note else ""
-    said = f"{escape(source.command)}<br>{source.date}, {escape(source.device)}; {took}.<br>{escape(versions)}{note}"
+    said = f"{escape(source.command)}<br>{escape(source.date)}, {escape(source.device)}; {took}.<br>{escape(versions)}{note}"
     return f'<div class="lab-s">{said}</div>'
 
 

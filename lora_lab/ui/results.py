@@ -1,6 +1,5 @@
 """Results: every run of a bench that is kept. Which configuration is best, what the good ones share, tables, files, delete."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape
@@ -101,14 +100,17 @@ class ResultsView(Place):
 
     # Handlers: each reads controls, asks the core, and returns what its outputs show.
 
+    @user_errors
     def restore(self, request: gr.Request) -> list[Any]:
         """The selection that the address names."""
         return self._shown(Selection.from_query(dict(request.query_params)))
 
+    @user_errors
     def choose(self, selection: Selection, bench: str, methods: list[str]) -> list[Any]:
         """Another bench, or only some methods."""
         return self._shown(replace(selection, kept=bench or "", only=tuple(m for m in METHODS if m in methods)))
 
+    @user_errors
     def watch(self, selection: Selection, picked: tuple[str, ...], seen: str) -> list[Any]:
         """The answers as they are now; nothing is sent where no run has come or gone."""
         runs = self._runs(selection)
@@ -130,11 +132,13 @@ class ResultsView(Place):
             mark,
         ]
 
+    @user_errors
     def pick(self, selection: Selection, picked: tuple[str, ...], event: gr.EventData) -> list[Any]:
         """A run was ticked, or no longer."""
         run_id = event.pick
         return self._picks(selection, tuple(p for p in picked if p != run_id) if run_id in picked else (*picked, run_id))
 
+    @user_errors
     def untick(self, selection: Selection) -> list[Any]:
         """Nothing is to be deleted after all."""
         return self._picks(selection, ())
@@ -166,7 +170,7 @@ class ResultsView(Place):
         runs = self._runs(selection)
         if not runs:
             raise StoreError("The runs to save must be at least one. Got none.")
-        path = Path(tempfile.mkdtemp()) / f"runs.{kind}"
+        path = self.lab.exports.path(f"runs.{kind}")
         _FILES[kind](results_table(runs), path)
         return str(path)
 

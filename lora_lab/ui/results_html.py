@@ -65,10 +65,11 @@ def _run_row(run: Run, label: str, link: str, on: bool) -> str:
     trained = count(m["trainable_params"]) if m.get("trainable_params") is not None else ""
     took = seconds(m["wall_s"]) if m.get("wall_s") else ""
     state = f"{m['status']} at {m['step']}" if m["status"] == "stopped" else m["status"]
+    named = escape(run.run_id)
     tick = (
-        f'<button class="lab-tick" role="checkbox" aria-checked="{str(on).lower()}" data-pick="{run.run_id}"'
-        f' aria-label="pick {run.run_id}">{"✓" if on else ""}</button>'
+        f'<button class="lab-tick" role="checkbox" aria-checked="{str(on).lower()}" data-pick="{named}"'
+        f' aria-label="pick {named}">{"✓" if on else ""}</button>'
     )
-    opened = f'<a class="lab-link" href="{link}" title="look inside">{run.run_id}</a>'
+    opened = f'<a class="lab-link" href="{link}" title="look inside">{named}</a>'
     told = "".join(f"<td>{escape(text)}</td>" for text in (label, *texts, trained, took, state))
     return f"<tr><td>{tick}</td><td>{opened}</td>{told}</tr>"

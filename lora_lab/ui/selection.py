@@ -5,9 +5,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 from urllib.parse import urlencode
 
+from lora_lab.plots import choices
 from lora_lab.specs import COLUMNS, DataSpec, Task
 
-ALPHAS = (("8", "8"), ("16", "16"), ("32", "32"), ("r", "1r"), ("2 r", "2r"))
+# As an address writes them.
+ALPHAS = tuple((label, value if isinstance(value, str) else f"{value:g}") for label, value in choices.ALPHAS)
 
 
 @dataclass(frozen=True)

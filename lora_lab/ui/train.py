@@ -13,6 +13,7 @@ from lora_lab.errors import LabError
 from lora_lab.geometry import Geometry
 from lora_lab.plots import curve_lines, loss_curves, questions, reach_caption, reach_curve, row_label, score_curves, spectrum
 from lora_lab.plots.block_drawing import block_drawing, block_note
+from lora_lab.plots.choices import RANKS, SEEDS
 from lora_lab.plots.lines import live_spectrum_lines
 from lora_lab.plots.rank_table import rank_table_html
 from lora_lab.plots.sweep_captions import learned_caption
@@ -50,8 +51,6 @@ from lora_lab.ui.train_cards import (
     square_and_rectangle,
 )
 
-RANKS = (1, 2, 4, 8, 16, 32, 64)
-SEEDS = (0, 1, 2, 3)
 _TICK_S = 0.6
 _MOST_SHOWN = 24  # runs of the store beside each other; Look opens any of them
 

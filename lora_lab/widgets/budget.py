@@ -11,9 +11,10 @@ from lora_lab.budget import Card, Model, budget, cards, cheapest_change, find_ca
 from lora_lab.budget.sentences import budget_sentence, counter_sentence
 from lora_lab.plots.budget_bill import budget_bill
 from lora_lab.plots.budget_tiles import tiles
+from lora_lab.plots.choices import ALPHAS
 from lora_lab.plots.html_parts import say
 from lora_lab.specs import METHODS, AdapterDtype, Attention, Dtype, MethodSpec, Optimizer, Quant, StepSpec, resolve_alpha
-from lora_lab.widgets.controls import ALPHAS, Targets, menu, more, slider
+from lora_lab.widgets.controls import Targets, menu, more, slider
 from lora_lab.widgets.panel import Answer, Panel
 
 if TYPE_CHECKING:
@@ -129,17 +130,20 @@ class Budget(Panel):
         self._answer.show(_figure(made, card), counter_sentence(made))
 
     def _suit_method(self) -> None:
-        """Another method was chosen: what r means changes, and with some how the base is kept, or which matrices are its own."""
+        """What r means, and whether there are targets; with another method how the base is kept, and which matrices are its own."""
         method, before = self.method.value, self._method_before
-        self._method_before = method
+        self._method_before, info = method, METHODS[method]
+        self.r.description, self.r.disabled = _r_title(info.r_is), not info.r_is
+        self.targets.layout.display = None if info.has_targets else "none"
         if method == before:
             return
-        info = METHODS[method]
-        self.r.description, self.r.disabled = info.r_is or "no rank", not info.r_is
-        self.targets.layout.display = None if info.has_targets else "none"
         self.quant.value = suited_quant(method, self.quant.value, before=before)
         if info.has_targets and self.targets.value in ((), METHODS[before].default_targets):
             self.targets.value = info.default_targets
+
+
+def _r_title(r_is: str) -> str:
+    return "r" if r_is == "rank" else r_is or "no rank"
 
 
 def _figure(made: Made, card: Card) -> go.Figure:

@@ -1,6 +1,7 @@
 """Controls that ipywidgets lacks: several of a few as chips, and the matrices of a block."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ import traitlets
 from lora_lab.errors import SpecError
 from lora_lab.geometry import Geometry
 from lora_lab.plots.block_drawing import block_drawing, block_note
+from lora_lab.plots.choices import TARGETS
 
-ALPHAS = (*((f"{alpha}", float(alpha)) for alpha in (8, 16, 32, 64)), ("r", "1r"), ("2 r", "2r"))
 _LABEL_PX = "96px"
-_PRESETS = (("q v", ("q", "v")), ("q k v o", ("q", "k", "v", "o")), ("MLP", ("gate", "up", "down")), ("all", ("all-linear",)))
 
 
 class Picked(anywidget.AnyWidget):
@@ -107,7 +107,7 @@ class Targets(Picked):
 
     def pick(self, name: str) -> None:
         """A matrix, or one of the usual choices as `q,v`."""
-        preset = next((names for _, names in _PRESETS if (",".join(names) == name and len(names) > 1) or (name,) == names), None)
+        preset = next((names for _, names in TARGETS if (",".join(names) == name and len(names) > 1) or (name,) == names), None)
         if preset is None:
             self.value = self._geometry.toggled(self.value, name)
         else:
@@ -115,7 +115,7 @@ class Targets(Picked):
 
     def _html(self) -> str:
         chosen = self._named(self.value)
-        chips = "".join(_chip(",".join(names), label, chosen=self._named(names) == chosen) for label, names in _PRESETS)
+        chips = "".join(_chip(",".join(names), label, chosen=self._named(names) == chosen) for label, names in TARGETS)
         title = f'<div class="lab-h">Target matrices <small>{escape(block_note(self._geometry))}</small></div>'
         return f'{title}<div class="lab-presets">{chips}</div>{block_drawing(self._geometry, chosen, r=self._r)}'
 
@@ -134,45 +134,71 @@ def slider(title: str, value: int, *, least: int, most: int, step: int = 1, live
     return ipywidgets.IntSlider(value, description=title, step=step, continuous_update=live, **ends, **_look())
 
 
-def whole(text: str) -> int:
-    """A whole number."""
-    return int(text)
-
-
-def decimals(text: str) -> float | tuple[float, ...]:
-    """A number, or several with commas between them."""
-    values = tuple(float(part) for part in text.split(",") if part.strip())
+def _numbers(text: str) -> float | tuple[float, ...]:
+    values = tuple(float(part) for part in text.split(","))
     return values[0] if len(values) == 1 else values
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text becomes a value, with a ValueError where it is none; `allowed` says what a text must be."""
+
+    allowed: str
+    parse: Callable[[str], Any]
+
+
+INT = Reading("an int", int)
+NUMBER = Reading("a number", float)
+NUMBERS = Reading("a number, or several with commas between them", _numbers)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What stands in a field that it cannot be read as."""
+
+    text: str
 
 
 def _written(value: Any, _: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, Unreadable):
+        return value.text
     return ", ".join(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _read(text: str, field: "Field") -> Any:
     try:
-        return field.parse(text) if text.strip() else None
+        return field.reading.parse(text) if text.strip() else None
     except ValueError:
-        return None
+        return Unreadable(text)
 
 
 class Field(ipywidgets.Text):
-    """A field that may be left empty: `value` is what stands in it, or None where it is empty or cannot be read.
+    """A field that may be left empty: `value` is what stands in it, None where it is empty, Unreadable where that is no value.
 
     Args:
         title: what it is.
         value: what stands in it first.
-        parse: from text to value; a ValueError where there is none.
+        reading: from text to value.
         hint: what an empty field stands for.
     """
 
     value = traitlets.Any(None).tag(sync=True, to_json=_written, from_json=_read)
 
-    def __init__(self, title: str, value: Any, *, parse: Callable[[str], Any], hint: str = "") -> None:
-        self.parse = parse
+    def __init__(self, title: str, value: Any, reading: Reading, *, hint: str = "") -> None:
+        self.reading = reading
         super().__init__(value, description=title, placeholder=hint, continuous_update=False, **_look())
+
+    def chosen(self) -> Any:
+        """The value, or None where the field is empty.
+
+        Raises:
+            SpecError: what stands there cannot be read.
+        """
+        if isinstance(self.value, Unreadable):
+            raise SpecError(f"The {self.description} must be {self.reading.allowed}. Got {self.value.text!r}.")
+        return self.value
 
 
 def menu(title: str, options: Iterable[tuple[str, Any]] | Iterable[str], value: Any) -> ipywidgets.Dropdown:

@@ -8,14 +8,17 @@ import plotly.graph_objects as go
 
 from lora_lab.analysis.records import ChainRule, FirstGradient
 from lora_lab.benches import find_bench
+from lora_lab.budget.counts import targeted
+from lora_lab.errors import SpecError, out_of_range
 from lora_lab.inference import chain_rule_of, first_gradients_of
 from lora_lab.plots import GradientLine, gradient_caption, gradient_flow, labels_of, questions, rule_caption
+from lora_lab.plots.choices import ALPHAS
 from lora_lab.plots.html_parts import question, say
 from lora_lab.plots.rule_table import chain_rule_table
 from lora_lab.roles import matrix_label
 from lora_lab.specs import METHODS, MethodSpec, RunSpec, resolve_alpha
 from lora_lab.training import plan_run
-from lora_lab.widgets.controls import ALPHAS, Field, Targets, menu, offer, slider
+from lora_lab.widgets.controls import NUMBER, Field, Targets, menu, offer, slider
 from lora_lab.widgets.panel import Answer, Panel, card
 
 if TYPE_CHECKING:
@@ -53,12 +56,12 @@ class Gradients(Panel):
         self._bench = find_bench(bench)
         self._geometry = self._bench.geometry()
         plan = plan_run(self._bench, spec, geometry=self._geometry, steps=steps, seed=seed, learning_rate=lr)
-        self._spec = plan.tuning
+        self._spec, adapted = plan.tuning, self._adapted(plan)
         self._build_method(plan.tuning)
-        self.lr = Field("learning rate", lr, parse=float, hint=f"{plan.learning_rate:g}")
+        self.lr = Field("learning rate", lr, NUMBER, hint=f"{plan.learning_rate:g}")
         self.steps = slider("steps", steps, least=1, most=_MOST_STEPS, live=False)
         self.seed = slider("seed", seed, least=0, most=9, live=False)
-        self.matrix = menu("matrix", self._adapted(plan), self._adapted(plan)[-1][1])
+        self.matrix = menu("matrix", adapted, adapted[-1][1])
         self._flow = Answer(*questions.FLOW)
         self._table, self._rule_says = ipywidgets.HTML(), ipywidgets.HTML()
         title = ipywidgets.HTML(question(*questions.RULE))
@@ -75,7 +78,15 @@ class Gradients(Panel):
         self.init = menu("start values", _STARTS, tuning.init_lora_weights)
 
     def _adapted(self, plan: RunSpec) -> list[tuple[str, str]]:
-        return [(matrix_label(m.name), m.name) for m in self._geometry.targeted(plan.tuning.targets)]
+        """The matrices that have A and B, at least one.
+
+        Raises:
+            SpecError: the method names none.
+        """
+        adapted = targeted(self._geometry, plan.tuning)
+        if not adapted:
+            raise SpecError(out_of_range("method", "Gradients", "one that adapts matrices, such as lora", plan.tuning.method))
+        return [(matrix_label(m.name), m.name) for m in adapted]
 
     @property
     def spec(self) -> MethodSpec:
@@ -98,9 +109,9 @@ class Gradients(Panel):
         """The run whose first steps these are.
 
         Raises:
-            LabError: the core refuses the controls.
+            LabError: a field cannot be read, or the core refuses the controls.
         """
-        settings = {"steps": self.steps.value, "seed": self.seed.value, "learning_rate": self.lr.value}
+        settings = {"steps": self.steps.value, "seed": self.seed.value, "learning_rate": self.lr.chosen()}
         return plan_run(self._bench, self.spec, geometry=self._geometry, **settings)
 
     @property

@@ -26,6 +26,8 @@ class Pair:
         self.labels = subject_labels([first, second])
         self.shared = shared_names(first, second)
         self._starts: dict[str, Adapter] = {}
+        self._records: dict[tuple[str, Of, Side], Overlap] = {}
+        self._controls: dict[tuple[str, Of, Side], tuple[str, Overlap]] = {}
         if not self.shared:
             raise AdapterError("The two adapters must adapt at least one matrix of one shape in common. They share none.")
 
@@ -36,13 +38,18 @@ class Pair:
 
     def record(self, name: str, *, of: Of = "delta", side: Side = "in") -> Overlap:
         """φ of one matrix that both adapt."""
-        one, other = self.first.adapter[name], self.second.adapter[name]
-        return overlap_of(name, one, other, of=of, side=side, most=MOST_DIRECTIONS)
+        if (name, of, side) not in self._records:
+            one, other = self.first.adapter[name], self.second.adapter[name]
+            self._records[name, of, side] = overlap_of(name, one, other, of=of, side=side, most=MOST_DIRECTIONS)
+        return self._records[name, of, side]
 
     def control(self, record: Overlap) -> tuple[str, Overlap]:
         """What φ is where nothing was learned, and what that control is called."""
-        name, found = control_of(self.first, self.second, {record.name: record}, side=record.side, start=self._start)
-        return name, found[record.name]
+        key = (record.name, record.of, record.side)
+        if key not in self._controls:
+            name, found = control_of(self.first, self.second, {record.name: record}, side=record.side, start=self._start)
+            self._controls[key] = name, found[record.name]
+        return self._controls[key]
 
     def figure(self, record: Overlap) -> go.Figure:
         """φ beside its control and the chance level."""

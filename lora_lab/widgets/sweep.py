@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from lora_lab.benches import find_bench
 from lora_lab.errors import LabError
 from lora_lab.plots import curve_lines, loss_curves, questions, score_curves, spectrum
+from lora_lab.plots.choices import ALPHAS, RANKS, SEEDS, alpha_label
 from lora_lab.plots.html_parts import question, say
 from lora_lab.plots.lines import live_spectrum_lines
 from lora_lab.plots.rank_table import rank_table_html
@@ -24,11 +25,10 @@ from lora_lab.sweeps import Job, Run, RunProgress, RunStore, expand
 from lora_lab.sweeps.progress import adapted_matrices, most_adapted
 from lora_lab.sweeps.sentences import plan_sentence, progress_sentence, start_label, state_sentence
 from lora_lab.sweeps.summary import base_name, best_run, rank_table
-from lora_lab.widgets.controls import Chips, Field, Targets, decimals, menu, offer, whole
+from lora_lab.widgets.controls import INT, NUMBERS, Chips, Field, Targets, menu, offer
 from lora_lab.widgets.panel import Answer, Panel, beside, card
 
 Kind = Literal["score", "loss", "spectrum"]
-_RANKS, _SEEDS, _ALPHAS = (1, 2, 4, 8, 16, 32, 64), (0, 1, 2, 3), (8.0, 16.0, 32.0, "1r", "2r")
 _METHODS = ("lora", "rslora", "lora+", "dora", "vera", "adalora", "ia3", "bitfit", "full")
 _NO_MATRIX = [("", None)]
 _EVERY_S = 0.4
@@ -84,12 +84,12 @@ class Sweep(Panel):
         info = METHODS[grid.choices("methods")[0]]
         self._drawn_first = grid.targets[-1] or info.default_targets
         self.method = Chips("Methods", _METHODS, grid.choices("methods"), label=lambda name: METHODS[name].label)
-        self.r = Chips("Ranks r", _RANKS, grid.choices("r"))
-        self.alpha = Chips("Scaling numerator α", _ALPHAS, grid.choices("lora_alpha"), label=_alpha_text)
+        self.r = Chips("Ranks r", RANKS, grid.choices("r"))
+        self.alpha = Chips("Scaling numerator α", [value for _, value in ALPHAS], grid.choices("lora_alpha"), label=alpha_label)
         self.targets = Targets(self._geometry, self._drawn_first, r=max(grid.choices("r")))
-        self.seeds = Chips("Seeds", _SEEDS, grid.choices("seeds"))
-        self.lr = Field("learning rate", grid.learning_rate, parse=decimals, hint="each method's own")
-        self.steps = Field("steps", grid.steps, parse=whole, hint=str(self._bench.defaults.steps))
+        self.seeds = Chips("Seeds", SEEDS, grid.choices("seeds"))
+        self.lr = Field("learning rate", grid.learning_rate, NUMBERS, hint="each method's own")
+        self.steps = Field("steps", grid.steps, INT, hint=str(self._bench.defaults.steps))
         self.r.layout.display = None if grid.equal_budget is None else "none"
         return [self.method, self.r, self.alpha, self.targets, self.seeds, self.lr, self.steps]
 
@@ -112,7 +112,7 @@ class Sweep(Panel):
         """The grid that the controls give.
 
         Raises:
-            SpecError: nothing is chosen where a choice is needed, or a value out of range.
+            SpecError: nothing is chosen where a choice is needed, a field cannot be read, or a value is out of range.
         """
         moved = self.targets.value != self._drawn_first  # several choices of targets, or each method's own, stay until then
         return replace(
@@ -122,8 +122,8 @@ class Sweep(Panel):
             lora_alpha=self.alpha.value,
             targets=(self.targets.chosen(),) if moved else self._grid.targets,
             seeds=self.seeds.value,
-            learning_rate=self.lr.value,
-            steps=self.steps.value,
+            learning_rate=self.lr.chosen(),
+            steps=self.steps.chosen(),
         )
 
     @property
@@ -256,10 +256,6 @@ class Sweep(Panel):
         learned = learned_caption(runs, best_run(runs), base=table.base_score, base_name=named, ended=not self._going)
         self._learned.value = say(learned)
         self._ranking.value = rank_table_html(table)
-
-
-def _alpha_text(alpha: float | str) -> str:
-    return alpha if isinstance(alpha, str) else f"{alpha:g}"
 
 
 def _status(job: Job) -> str:

@@ -21,7 +21,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from lora_lab.adapters import load_adapter
+from lora_lab.adapters import changed_ns, load_adapter
 from lora_lab.errors import AdapterError, AssetError
 
 _BERT = BertConfig(
@@ -272,3 +272,17 @@ def test_a_hub_id_without_a_hub_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("lora_lab.assets.hub_reachable", lambda: False)
     with pytest.raises(AssetError, match=r"'nobody/no-adapter' is no folder here, and the Hugging Face Hub does not answer\."):
         load_adapter("nobody/no-adapter")
+
+
+@pytest.mark.parametrize("source", ["", " ", "a" * 300, "~nosuchuser/x", "/a\0b", "/nowhere/at/all"])
+def test_a_name_that_is_nowhere_is_refused_in_one_sentence(source: str) -> None:
+    with pytest.raises(AdapterError, match=r"must be a folder, a file or a Hub id that exists\. Got "):
+        load_adapter(source)
+    assert changed_ns(source) == 0
+
+
+def test_a_place_may_be_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(AdapterError, match="must be a folder with adapter_config"):
+        load_adapter("~/mine")

@@ -10,12 +10,15 @@ from lora_lab.errors import DataError
 from lora_lab.inference import MergeCost, MergeReport
 from lora_lab.plots.matrix_map import matrix_map
 from lora_lab.plots.measures import MATRIX_MEASURES
+from lora_lab.specs import RunSpec
+from lora_lab.sweeps import Run
 from lora_lab.ui import html
 from lora_lab.ui.lab import Lab
 from lora_lab.ui.latency import LatencyView
 from lora_lab.ui.look_html import rows_table
 from lora_lab.ui.methods import MethodsView
 from lora_lab.ui.place import Place
+from lora_lab.ui.results_html import runs_to_pick
 from lora_lab.ui.selection import Selection
 from lora_lab.ui.train import TrainView
 from lora_lab.ui.try_it import TryView
@@ -27,6 +30,11 @@ def test_names_are_escaped() -> None:
     assert "<img" not in rows_table(evil, [{evil: evil}])
     assert "<img" not in html.runs_table([(evil,)], [""])
     assert "<img" not in html.say(evil)
+    assert "<img" not in runs_to_pick([run_called(evil)], [evil], [""], ())
+
+
+def run_called(name: str) -> Run:
+    return Run(name, RunSpec(bench="digits", base_sha256="0" * 64), {"status": "finished", "step": 1}, Path(name))
 
 
 def test_a_merge_that_there_is_not_is_said_and_no_number_stands_in() -> None:

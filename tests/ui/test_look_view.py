@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,7 +251,54 @@ def test_an_adapter_whose_file_changed_is_read_again(pair: tuple[Run, Run], tmp_
     assert set(after.values()) == {"0"} != set(before.values())
 
 
-@pytest.mark.parametrize("source", ["", "/nowhere/at/all", "nobody"])
+def test_a_run_that_cannot_be_read_leaves_the_room_to_the_others(lab: Lab, tmp_path: Path) -> None:
+    shutil.copytree(lab.store.root, tmp_path / "runs")
+    newest, *others = Lab(RunStore(tmp_path / "runs")).visible_runs("")
+    (newest.adapter_dir / "adapter_model.safetensors").unlink()
+    for chosen in ({}, {"run": newest.run_id}, {"against": newest.run_id}, {"run": others[0].run_id}):
+        found = show(SpectraView, Lab(RunStore(tmp_path / "runs")), **chosen)
+        assert {found["selection"].run, found["selection"].against} <= {run.run_id for run in others}
+        assert chosen == {"run": others[0].run_id} or "adapter_model.safetensors" in found["title"]
+
+
+def test_where_no_run_can_be_read_the_reason_is_said(lab: Lab, tmp_path: Path) -> None:
+    shutil.copytree(lab.store.root, tmp_path / "runs")
+    for weights in tmp_path.glob("runs/*/adapter/adapter_model.safetensors"):
+        weights.unlink()
+    found = show(SpectraView, Lab(RunStore(tmp_path / "runs")))
+    assert "adapter_model.safetensors" in found["facts"]
+    assert found["facts"].count("It is not there.") == 1
+
+
+@rooms
+def test_no_name_in_an_adapter_of_a_stranger_is_read_as_html(room: type[LookRoom], pair: tuple[Run, Run], tmp_path: Path) -> None:
+    evil = "vit.layers.3.<img src=x onerror=alert(1)>"
+    strangers = renamed(pair[0].adapter_dir, tmp_path / "<b>strange" / "adapter", evil)
+    found = show(room, Lab(RunStore(tmp_path / "runs")), run=str(strangers))
+    assert found["selection"].matrix == evil
+    texts = [value for name, value in found.items() if isinstance(value, str) and name != "selection"]
+    assert any("&lt;img" in text for text in texts)
+    assert not any("<img" in text or "<b>strange" in text for text in texts)
+
+
+def renamed(adapter: Path, folder: Path, name: str) -> Path:
+    """A copy of an adapter that calls its last matrix so."""
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    last = "vit.layers.3.attention.v_proj"
+    save_file({key.replace(last, name): tensor for key, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_error_quotes_a_name_as_text(lab: Lab) -> None:
+    with pytest.raises(gr.Error, match="&lt;img src=x&gt;"):
+        built(SpectraView, lab).open_first(Selection(), "<img src=x>", "")
+
+
+@pytest.mark.parametrize("source", ["", "/nowhere/at/all", "nobody", "a" * 300, "~nosuchuser/x", "/a\0b"])
 def test_what_is_no_adapter_is_refused_in_a_sentence(lab: Lab, source: str) -> None:
     with pytest.raises(gr.Error, match=r"adapter must be .*\. Got "):
         built(SpectraView, lab).open_first(Selection(), source, "")
@@ -283,6 +331,7 @@ def test_every_card_is_kept_as_a_file_with_the_numbers_that_it_shows(room: type[
         kept = Path(view.save(card, "csv", selection))
         rows = list(csv.DictReader(kept.read_text(encoding="utf-8").splitlines()))
         assert kept.name == f"{card.card.name}.csv"
+        assert kept.parent in lab.exports._folders
         assert rows
         if card.plot:
             page = Path(view.save(card, "html", selection)).read_text(encoding="utf-8")
@@ -295,6 +344,14 @@ def test_the_numbers_of_a_file_are_those_of_the_adapter(lab: Lab, pair: tuple[Ru
     card = next(card for card in view.views if card.card.name == "measures")
     rows = list(csv.DictReader(Path(view.save(card, "csv", selection)).read_text(encoding="utf-8").splitlines()))
     assert {row["name"]: float(row["frobenius"]) for row in rows} == {n: d.frobenius() for n, d in pair[0].adapter().items()}
+
+
+def test_a_name_in_a_file_is_no_formula(pair: tuple[Run, Run], tmp_path: Path) -> None:
+    strangers = renamed(pair[0].adapter_dir, tmp_path / "adapter", "=HYPERLINK(1)")
+    view = built(SpectraView, Lab(RunStore(tmp_path / "runs")))
+    card = next(card for card in view.views if card.card.name == "measures")
+    kept = Path(view.save(card, "csv", Selection(run=str(strangers)))).read_text(encoding="utf-8")
+    assert "'=HYPERLINK(1)" in {row["name"] for row in csv.DictReader(kept.splitlines())}
 
 
 def test_nothing_is_kept_where_there_is_nothing(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_files_to_take_along_hold_every_run(trained: tuple[view.MethodsView, Sel
     methods_view, selection = trained
     lines = list(csv.DictReader(Path(methods_view.save_csv(selection)).read_text().splitlines()))
     assert {line["method"] for line in lines} == {"lora", "bitfit"}
+    assert Path(methods_view.save_csv(selection)).parent in methods_view.lab.exports._folders
     with zipfile.ZipFile(methods_view.save_peft(selection)) as archive:
         records = [json.loads(archive.read(name)) for name in archive.namelist()]
     assert len(records) == 4

@@ -10,6 +10,7 @@ import pytest
 
 import lora_lab as ll
 from lora_lab.benches import find_bench
+from lora_lab.errors import StoreError
 from lora_lab.report import findings, plan_reproduction, recorded, recorded_names
 from lora_lab.sweeps import RunStore
 from lora_lab.ui.lab import Lab
@@ -68,3 +69,15 @@ def test_in_public_nobody_sees_the_runs_of_others(paper: PaperView) -> None:
     ll.train("digits", steps=1, runs=paper.lab.store.root)
     paper.lab.public = True
     assert [value for _, value in paper.restore(asked(paper="own:digits"))[2].choices] == list(recorded_names())
+
+
+def test_what_cannot_be_shown_is_one_sentence(paper: PaperView, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(gr.Error, match="Got 'nowhere'"):
+        paper.show(Selection(paper="own:nowhere"))
+
+    def lost() -> Any:
+        raise StoreError("The store must be a folder. Got none.")
+
+    monkeypatch.setattr(paper.lab.store, "runs", lost)
+    with pytest.raises(gr.Error, match="The store must be a folder"):
+        paper.restore(asked())

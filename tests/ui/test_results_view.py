@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import lora_lab as ll
+from lora_lab.errors import StoreError
 from lora_lab.plots.leader_captions import ranking_caption
 from lora_lab.sweeps import RunStore
 from lora_lab.sweeps.configurations import rank_configurations
@@ -77,6 +78,7 @@ def test_only_the_methods_chosen_are_shown(results: view.ResultsView) -> None:
 def test_files_hold_every_run_shown(results: view.ResultsView) -> None:
     ids = {run.run_id for run in results.lab.store.runs()}
     assert set(pd.read_csv(results.save_csv(DIGITS))["run_id"]) == ids
+    assert Path(results.save_csv(DIGITS)).parent in results.lab.exports._folders
     assert set(pd.read_parquet(results.save_parquet(DIGITS))["run_id"]) == ids
     with pytest.raises(gr.Error, match="at least one"):
         results.save_csv(Selection(kept="reviews"))
@@ -102,3 +104,21 @@ def test_in_public_a_visitor_deletes_and_sees_no_runs_but_their_own(results: vie
     assert "No run of this bench" in results.watch(DIGITS, (), "")[6]
     results.remove(DIGITS, (run.run_id,))
     assert len(results.lab.store.runs()) == 5
+
+
+def test_a_store_that_cannot_be_read_is_one_sentence(results: view.ResultsView, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: object) -> Any:
+        raise StoreError("The store must be a folder. Got none.")
+
+    monkeypatch.setattr(results.lab, "visible_runs", lost)
+    event = gr.EventData(None, {"pick": "1"})
+    handlers: list[tuple[Any, tuple[Any, ...]]] = [
+        (results.restore, (asked(),)),
+        (results.choose, (DIGITS, "digits", [])),
+        (results.watch, (DIGITS, (), "")),
+        (results.pick, (DIGITS, (), event)),
+        (results.untick, (DIGITS,)),
+    ]
+    for handler, given in handlers:
+        with pytest.raises(gr.Error, match="The store must be a folder"):
+            handler(*given)

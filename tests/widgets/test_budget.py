@@ -101,6 +101,16 @@ def test_every_method_may_be_chosen_and_left_again(method: str) -> None:
     assert costs.budget.to_json() == before
 
 
+@pytest.mark.parametrize("method", ["full", "prefix", "ia3", "lora"])
+def test_a_method_given_at_first_is_shown_as_one_that_is_chosen(method: str) -> None:
+    given, chosen = Budget("roberta-base", method), Budget("roberta-base")
+    chosen.method.value = method
+    shown = [(costs.r.description, costs.r.disabled, costs.targets.layout.display) for costs in (given, chosen)]
+    assert shown[0] == shown[1]
+    assert given.r.disabled == (not METHODS[method].r_is)
+    assert (given.targets.layout.display == "none") == (not METHODS[method].has_targets)
+
+
 def test_a_matrix_clicked_is_a_target() -> None:
     costs = Budget()
     costs.targets.pick("down")

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 import lora_lab as ll
+from lora_lab.errors import SpecError
 from lora_lab.events import StepEvent
 from lora_lab.inference import chain_rule_of, first_gradients_of
 from lora_lab.plots import gradient_caption
-from lora_lab.roles import role_of
+from lora_lab.roles import layer_of, role_of
 from lora_lab.widgets.gradients import Gradients, _line
 
 
@@ -103,3 +104,24 @@ def test_a_refusal_is_one_sentence_and_the_last_steps_stay() -> None:
     widget.targets.value = ()
     assert "at least one matrix" in widget.refused
     assert widget.records is before
+
+
+def test_only_matrices_of_the_layers_that_are_adapted_are_offered() -> None:
+    widget = Gradients("digits", ll.LoraSpec(r=4, layers_to_transform=(0,)), steps=2)
+    assert [layer_of(name) for _, name in widget.matrix.options] == [0, 0]
+    assert widget.rule.name == widget.matrix.value
+
+
+@pytest.mark.parametrize("method", ["bitfit", "full"])
+def test_a_method_without_a_and_b_is_refused_in_one_sentence(method: str) -> None:
+    with pytest.raises(SpecError, match=rf"must be one that adapts matrices, such as lora. Got '{method}'\.$"):
+        Gradients("digits", ll.MethodSpec(method=method))
+
+
+def test_a_rate_that_cannot_be_read_is_said_while_it_stands_there() -> None:
+    widget = Gradients("digits", ll.LoraSpec(r=4), steps=2)
+    widget.lr.set_state({"value": "0,001"})
+    assert "The learning rate must be a number. Got '0,001'." in unescape(widget.refused)
+    assert widget.lr.get_state("value") == {"value": "0,001"}
+    widget.lr.set_state({"value": ""})
+    assert (widget.refused, widget.lr.chosen()) == ("", None)

@@ -56,20 +56,22 @@ class Notebook:
 
 @contextmanager
 def sweeping(folder: Path, repository: Path) -> Iterator[Notebook]:
-    """A notebook in which a sweep trains."""
+    """A notebook in which a sweep trains. However it is left, and also where it never gets so far, its kernel ends."""
     path = os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")])
     manager = KernelManager(kernel_name="python3", connection_file=str(folder / "kernel.json"))
     manager.start_kernel(cwd=str(folder), env={**os.environ, "PYTHONPATH": path})
     client = manager.client()
-    client.start_channels()
-    client.wait_for_ready(timeout=60)
     opened = Notebook(manager, client, folder / "runs")
-    opened.run(CELL.format(runs=str(opened.runs)))
-    opened.wait_for_steps()
-    yield opened
-    client.stop_channels()
-    if manager.has_kernel:
-        manager.shutdown_kernel(now=True)
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        opened.run(CELL.format(runs=str(opened.runs)))
+        opened.wait_for_steps()
+        yield opened
+    finally:
+        client.stop_channels()
+        if manager.has_kernel:
+            manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture

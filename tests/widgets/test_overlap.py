@@ -1,6 +1,7 @@
 """Overlap shows φ as `ll.overlap` gives it, beside what it is where nothing was learned."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from lora_lab import LabError, LowRank, Run
 from lora_lab.analysis import control_overlap, overlap_of
 from lora_lab.plots import overlap_caption
 from lora_lab.sweeps.subjects import AT_RANDOM, AT_START
+from lora_lab.widgets import pairs
 
 Q, V = "vit.layers.0.attention.q_proj", "vit.layers.3.attention.v_proj"
 Runs = tuple[Run, Run, Run]
@@ -90,3 +92,16 @@ def test_a_of_a_method_that_trains_none_of_its_own_is_refused(runs: Runs, tmp_pa
     widget.of.value = "a"
     assert "not what was trained" in widget.refused
     assert panels(widget) == shown
+
+
+@pytest.mark.parametrize("shown", [ll.widgets.Overlap, lambda one, other: ll.widgets.Microscope(one, beside=other)])
+def test_what_is_drawn_is_computed_once(runs: Runs, shown: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    for name in ("overlap_of", "control_of"):
+        core = getattr(pairs, name)
+        monkeypatch.setattr(pairs, name, lambda *a, name=name, core=core, **k: asked.append((name, *a)) or core(*a, **k))
+    widget = shown(runs[0], runs[1])
+    assert [name for name, *_ in asked] == ["overlap_of", "control_of"]
+    first, widget.matrix.value = widget.matrix.value, Q
+    widget.matrix.value = first
+    assert [name for name, *_ in asked] == ["overlap_of", "control_of"] * 2

@@ -10,6 +10,7 @@ from ipywidgets.widgets.widget import _instances as LIVE
 import lora_lab as ll
 from lora_lab import LabError, LowRank, Run
 from lora_lab.analysis.noise import noise_of
+from lora_lab.errors import AdapterError
 from lora_lab.plots import spectrum_caption
 from lora_lab.plots.look_captions import noise_caption
 
@@ -100,3 +101,9 @@ def test_arguments_that_show_nothing_are_one_sentence_and_leave_no_widget(runs: 
         with pytest.raises(LabError, match="must"):
             ll.widgets.Spectrum(*subjects, **named)
     assert len(LIVE) == before
+
+
+@pytest.mark.parametrize("source", ["a" * 300, "~nosuchuser/x"])
+def test_a_name_that_no_disk_can_have_is_refused_in_one_sentence(source: str) -> None:
+    with pytest.raises(AdapterError, match=r"must be a folder, a file or a Hub id that exists\. Got "):
+        ll.widgets.Spectrum(source)

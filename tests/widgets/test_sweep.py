@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ def test_its_spec_is_what_it_was_given_until_a_control_moves(make: Callable[...,
         r=2, lora_alpha=8.0, seeds=3, steps=7, learning_rate=1e-2, methods="dora", targets=(("up",),), lora_dropout=0.1
     )
     assert not sweep.refused
+
+
+@pytest.mark.parametrize(
+    ("control", "typed", "said"),
+    [
+        ("steps", "3oo", "The steps must be an int. Got '3oo'."),
+        ("steps", "12.5", "The steps must be an int. Got '12.5'."),
+        ("lr", "abc", "The learning rate must be a number, or several with commas between them. Got 'abc'."),
+        ("lr", "0,001", "learning_rate parameter of RunSpec must be a number above 0. Got 0.0."),
+    ],
+)
+def test_a_number_mistyped_is_said_and_nothing_starts(make: Callable[..., Sweep], control: str, typed: str, said: str) -> None:
+    sweep = make()
+    getattr(sweep, control).set_state({"value": typed})
+    assert said in unescape(sweep.refused)
+    sweep.start_button.click()
+    assert (sweep.state, said in unescape(sweep.refused)) == ("", True)
+    getattr(sweep, control).set_state({"value": "7"})
+    assert sweep.refused == ""
+    assert getattr(sweep, control).chosen() == 7
 
 
 @pytest.mark.slow
