@@ -26,6 +26,17 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 Notify = Callable[[str], None]
 
 
+def on_disk(source: str | Path) -> Path | None:
+    """The folder or file of that name, `~` read as a home; None where there is none, or no disk could have one of that name."""
+    if not str(source).strip():
+        return None
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class AssetFile:
     """One file of an asset. `member` is its path inside the package's archive, `/` once more for an archive within."""

@@ -12,9 +12,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+import lora_lab as ll
 from lora_lab import assets
 from lora_lab.assets import MOVIE_REVIEWS, Asset, AssetFile, Package, cache_dir, fetch, is_cached, sha256_of
-from lora_lab.errors import AssetError
+from lora_lab.benches.own_data import file_rows
+from lora_lab.errors import AssetError, LabError
 
 CONTENT = {"config.json": b'{"width": 2}', "weights.bin": bytes(range(256))}
 HUB_ID = "somebody/sample"
@@ -257,3 +259,10 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypa
     monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(AssetError, match="The cache must be a folder that can be written"):
         fetch(MOVIE_REVIEWS)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~nosuchuser/x", "/a\0b", ""])
+def test_a_name_that_no_disk_can_have_is_refused_in_a_sentence_wherever_it_is_given(name: str) -> None:
+    for ask in (ll.budget, lambda given: ll.find_bench(given).geometry(), file_rows):
+        with pytest.raises(LabError):
+            ask(name)

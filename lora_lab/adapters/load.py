@@ -7,7 +7,7 @@ from lora_lab.adapters.folders import read_record
 from lora_lab.adapters.own_format import read_own
 from lora_lab.adapters.peft_format import CONFIG, read_peft
 from lora_lab.adapters.tensors import WEIGHTS
-from lora_lab.assets import HUB_ID, hub_snapshot
+from lora_lab.assets import HUB_ID, hub_snapshot, on_disk
 from lora_lab.errors import AdapterError
 from lora_lab.weights import BaseWeights
 
@@ -26,17 +26,6 @@ def load_adapter(source: str | Path, *, base: BaseWeights | None = None) -> Adap
     """
     folder = _find(source)
     return read_peft(folder, base) if (folder / CONFIG).is_file() else read_own(folder, base)
-
-
-def on_disk(source: str | Path) -> Path | None:
-    """The folder or file of that name, `~` read as a home; None where there is none, or no disk could have one of that name."""
-    if not str(source).strip():
-        return None
-    try:
-        path = Path(source).expanduser()
-        return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):
-        return None
 
 
 def changed_ns(source: str | Path) -> int:

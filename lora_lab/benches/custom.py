@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
-from lora_lab.assets import HUB_ID, MINILM, Notify, fetch, handed_over, hub_snapshot
+from lora_lab.assets import HUB_ID, MINILM, Notify, fetch, handed_over, hub_snapshot, on_disk
 from lora_lab.benches import smollm
 from lora_lab.benches.bench import Bench, Defaults, Retention, Splits
 from lora_lab.benches.examples import TextData
@@ -34,8 +34,8 @@ class CustomBench(Bench):
     max_tokens: ClassVar[int | None] = MAX_TOKENS
 
     def base_folder(self, *, notify: Notify = lambda _: None) -> Path:
-        folder = handed_over(self.name) or Path(self.name)
-        if folder.is_dir():
+        folder = handed_over(self.name) or on_disk(self.name)
+        if folder is not None and folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise DataError(f"The base must be a folder with a config.json. Got {self.name!r}.")
             return folder
@@ -122,8 +122,8 @@ def columns_of(data: DataSpec) -> Columns:
 
 
 def _stamp(given: str) -> tuple[int, int] | None:
-    path = place_of(given)
-    stat = path.stat() if is_file(given) and path.is_file() else None
+    path = on_disk(place_of(given))
+    stat = path.stat() if is_file(given) and path is not None and path.is_file() else None
     return (stat.st_mtime_ns, stat.st_size) if stat else None
 
 
@@ -152,8 +152,8 @@ def custom_bench(base: str, data: DataSpec | None) -> CustomBench:
     Raises:
         LabError: the data cannot be read.
     """
-    folder = Path(base).expanduser()
-    base = str(folder.resolve()) if folder.is_dir() else base
+    folder = on_disk(base)
+    base = str(folder.resolve()) if folder is not None and folder.is_dir() else base
     writes = data is not None and text_data(data).kind == "completion"
     named = {"name": base, "title": Path(base).name, "data": data}
     given = Path(data.path).name if data else "your file"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_lab.assets import HUB_ID, handed_over, sha256_of
+from lora_lab.assets import HUB_ID, handed_over, on_disk, sha256_of
 from lora_lab.benches.examples import Completion, Labelled, TextData
 from lora_lab.benches.hub_data import HUB_DATASETS, Example, Row, cut, hub_rows, hub_share, load_named
 from lora_lab.errors import DataError
@@ -56,7 +56,7 @@ def is_file(path: str) -> bool:
     """
     if path in HUB_DATASETS:
         return False
-    return Path(path).suffix.lower() in _FILE_ENDINGS or Path(path).exists() or not _HUB_DATA.fullmatch(path)
+    return Path(path).suffix.lower() in _FILE_ENDINGS or on_disk(path) is not None or not _HUB_DATA.fullmatch(path)
 
 
 def place_of(path: str) -> Path:
@@ -309,8 +309,8 @@ def file_rows(given: str) -> Rows:
     Raises:
         DataError: no such file, neither CSV nor JSONL, not in UTF-8, a line that is no object, or no rows.
     """
-    path = place_of(given)
-    if not path.is_file():
+    path = on_disk(place_of(given))
+    if path is None or not path.is_file():
         also = f"the id of a dataset on the Hub, or one of {', '.join(HUB_DATASETS)}"
         raise DataError(f"The data file must be a CSV or JSONL file that exists, {also}. Got {given!r}.")
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl}

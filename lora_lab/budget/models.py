@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lora_lab.assets import DATA_DIR, HUB_ID, hub_snapshot
+from lora_lab.assets import DATA_DIR, HUB_ID, hub_snapshot, on_disk
 from lora_lab.errors import DataError, SpecError
 from lora_lab.geometry import Architecture, Geometry, Loose, Matrix, Norm, Table
 from lora_lab.roles import layer_of, role_of
@@ -47,8 +47,8 @@ def find_model(name: str) -> Model:
     entry = _entry_of(name) if name.strip() else None
     if entry is not None:
         return _from_entry(*entry)
-    path = Path(name)
-    if not name.strip() or not path.exists():
+    path = on_disk(name)
+    if path is None:
         if not HUB_ID.fullmatch(name):
             known = ", ".join(model_names())
             raise SpecError(f"--model must be a config.json, a folder, a Hub id or one of {known}. Got {name!r}.")
@@ -63,7 +63,7 @@ def find_model(name: str) -> Model:
 def _entry_of(name: str) -> tuple[str, dict[str, Any]] | None:
     """The catalogue's entry, by its name, or by a Hub id's last part where no such path is here."""
     by_key = {_key(known): (known, entry) for known, entry in _catalogue().items()}
-    if _key(name) in by_key or Path(name).exists():
+    if _key(name) in by_key or on_disk(name):
         return by_key.get(_key(name))
     return by_key.get(_key(name.rsplit("/", 1)[-1]))
 

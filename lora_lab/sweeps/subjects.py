@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from lora_lab.adapters import Adapter, changed_ns, load_adapter
-from lora_lab.adapters.load import on_disk
 from lora_lab.analysis.base_matrix import NamedWeights
 from lora_lab.analysis.records import Overlap, Side
 from lora_lab.analysis.subspaces import control_overlap, overlap_of
+from lora_lab.assets import on_disk
 from lora_lab.benches.base_weights import open_base
 from lora_lab.errors import AdapterError, DataError, LabError, out_of_range
 from lora_lab.lowrank import LowRank

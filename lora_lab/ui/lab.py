@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_lab.adapters import Adapter, changed_ns, load_adapter
-from lora_lab.adapters.load import on_disk
-from lora_lab.assets import HUB_ID
+from lora_lab.assets import HUB_ID, on_disk
 from lora_lab.benches import BENCH_NAMES, Bench
 from lora_lab.benches.base_weights import open_base
 from lora_lab.benches.examples import TextData

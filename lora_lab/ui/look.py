@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from lora_lab.adapters.load import on_disk
+from lora_lab.assets import on_disk
 from lora_lab.benches import BENCH_NAMES
 from lora_lab.errors import LabError, StoreError
 from lora_lab.plots import labels_of, questions
