@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_lab.benches import BENCH_NAMES, find_bench
+from lora_lab.errors import SpecError, out_of_range
 from lora_lab.plots.html_parts import folded, table
 from lora_lab.report import Evidence, Finding, Recorded, findings, gather, plan_reproduction, recorded, recorded_names
 from lora_lab.report.figures import figures_of
@@ -93,6 +94,9 @@ class PaperView(Place):
         return [*((f"{bench}, recorded", bench) for bench in recorded_names()), *own]
 
     def _evidence(self, source: str) -> tuple[Evidence, str]:
+        known = [value for _, value in self._offered()]
+        if source not in known:  # what an address or a request asks for beyond them
+            raise SpecError(out_of_range("source", "the paper", f"one of {', '.join(known)}", source))
         if source.startswith(_OWN):
             bench = find_bench(source.removeprefix(_OWN))
             plan = plan_reproduction(bench, geometry=self.lab.geometry(bench))

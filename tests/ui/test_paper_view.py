@@ -69,10 +69,12 @@ def test_in_public_nobody_sees_the_runs_of_others(paper: PaperView) -> None:
     ll.train("digits", steps=1, runs=paper.lab.store.root)
     paper.lab.public = True
     assert [value for _, value in paper.restore(asked(paper="own:digits"))[2].choices] == list(recorded_names())
+    with pytest.raises(gr.Error, match="Got 'own:digits'"):
+        paper.show(Selection(paper="own:digits"))  # as a request of one's own making would ask
 
 
 def test_what_cannot_be_shown_is_one_sentence(paper: PaperView, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(gr.Error, match="Got 'nowhere'"):
+    with pytest.raises(gr.Error, match="Got 'own:nowhere'"):
         paper.show(Selection(paper="own:nowhere"))
 
     def lost() -> Any:
