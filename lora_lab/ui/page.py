@@ -14,6 +14,7 @@ from lora_lab.ui.look_spectra import SpectraView
 from lora_lab.ui.look_subspaces import SubspacesView
 from lora_lab.ui.methods import MethodsView
 from lora_lab.ui.paper import PaperView
+from lora_lab.ui.place import Place
 from lora_lab.ui.results import ResultsView
 from lora_lab.ui.train import TrainView
 from lora_lab.ui.try_it import TryView
@@ -28,29 +29,27 @@ document.addEventListener('DOMContentLoaded', () => { apply(); setTimeout(apply,
 </script>"""
 
 
+_ROOMS: dict[str, tuple[str, type[Place]]] = {
+    "Results": ("/results", ResultsView),
+    "Methods": ("/methods", MethodsView),
+    "Latency": ("/latency", LatencyView),
+    "Try it": ("/try", TryView),
+    "Budget": ("/budget", BudgetView),
+    "Look": ("/look", SpectraView),
+    "Subspaces": ("/subspaces", SubspacesView),
+    "Amplification": ("/amplification", AmplificationView),
+    "The paper": ("/paper", PaperView),
+}
+
+
 def build(lab: Lab | None = None) -> gr.Blocks:
     """The whole page over one lab, not launched."""
     lab = lab or Lab.from_environment()
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=_copies_kept_s(lab)) as page:
         TrainView(lab).build(page)
-    with page.route("Results", "/results"):
-        ResultsView(lab).build(page)
-    with page.route("Methods", "/methods"):
-        MethodsView(lab).build(page)
-    with page.route("Latency", "/latency"):
-        LatencyView(lab).build(page)
-    with page.route("Try it", "/try"):
-        TryView(lab).build(page)
-    with page.route("Budget", "/budget"):
-        BudgetView(lab).build(page)
-    with page.route("Look", "/look"):
-        SpectraView(lab).build(page)
-    with page.route("Subspaces", "/subspaces"):
-        SubspacesView(lab).build(page)
-    with page.route("Amplification", "/amplification"):
-        AmplificationView(lab).build(page)
-    with page.route("The paper", "/paper"):
-        PaperView(lab).build(page)
+    for name, (path, view) in _ROOMS.items():
+        with page.route(name, path):
+            view(lab).build(page)
     return page
 
 
