@@ -70,3 +70,20 @@ METRICS: dict[str, Metric] = {
     "execution_accuracy": Metric("execution accuracy", "share"),
     "loss": Metric("loss (nats)", "nats", higher_is_better=False),  # where there is nothing else
 }
+
+
+class Scored:
+    """Whatever names the metric that it is scored by."""
+
+    __slots__ = ()
+    metric_name: str
+
+    @property
+    def metric(self) -> Metric:
+        """What it is scored by."""
+        return METRICS[self.metric_name]
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher score is better, -1 where a lower one is."""
+        return self.metric.sign

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lora_lab.analysis.method_records import Difference, OverSeeds, Place, Values, mean_of, sd_of
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Scored
 from lora_lab.specs import RunSpec
 
 
@@ -46,17 +46,12 @@ class Ranked(Place):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(Scored):
     """Configurations of one bench from the best mean on the validation split to the worst, and the pairs behind their places."""
 
     metric_name: str
     ranked: tuple[Ranked, ...]
     pairs: tuple[Difference, ...]
-
-    @property
-    def metric(self) -> Metric:
-        """What they are scored by."""
-        return METRICS[self.metric_name]
 
     @property
     def best(self) -> Configuration | None:

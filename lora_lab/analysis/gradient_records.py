@@ -7,7 +7,7 @@ from typing import Literal
 
 from lora_lab.analysis.base_records import GradientOverlap, WeightGradient
 from lora_lab.analysis.records import LeadingOverlap, Side
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Scored
 
 By = Literal["per_parameter", "in_reach"]
 Verdict = Literal["agrees", "open", "differs"]
@@ -46,17 +46,12 @@ class TriedTargets:
 
 
 @dataclass(frozen=True, slots=True)
-class TriedAdvice:
+class TriedAdvice(Scored):
     """Two or more choices of targets that cost the same, the best score first: the advice of the gradient beside it."""
 
     adapter_params: int
     metric_name: str
     choices: tuple[TriedTargets, ...]
-
-    @property
-    def metric(self) -> Metric:
-        """What the runs are scored by."""
-        return METRICS[self.metric_name]
 
     @property
     def best(self) -> TriedTargets:

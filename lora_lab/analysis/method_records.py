@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lora_lab.events import Kept
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Scored
 
 Values = Sequence[float | None]
 Point = tuple[int | float, int | float]
@@ -149,7 +149,7 @@ class MethodRow(OverSeeds):
 
 
 @dataclass(frozen=True, slots=True)
-class MethodTable:
+class MethodTable(Scored):
     """The bench's rows, a method's budgets together, smallest first.
 
     `unsettled` are methods some of whose rates have not been tried by every seed: what they can is not known yet.
@@ -161,16 +161,6 @@ class MethodTable:
     seeds: tuple[int, ...] = ()
     test_examples: int | None = None
     unsettled: tuple[str, ...] = ()
-
-    @property
-    def metric(self) -> Metric:
-        """What the rows are scored by."""
-        return METRICS[self.metric_name]
-
-    @property
-    def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
-        return self.metric.sign
 
     def of(self, method: str) -> tuple[MethodRow, ...]:
         """The rows of one method."""

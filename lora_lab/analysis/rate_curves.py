@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from lora_lab.analysis.configuration_records import Configuration, Ranking
 from lora_lab.analysis.method_records import Values
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Scored
 from lora_lab.specs import METHODS, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
-class RateCurve:
+class RateCurve(Scored):
     """One choice of everything but learning rate and seed.
 
     Attributes:
@@ -26,11 +26,6 @@ class RateCurve:
     rates: tuple[float, ...]
     means: Values
     sds: Values
-
-    @property
-    def metric(self) -> Metric:
-        """What it is scored by."""
-        return METRICS[self.metric_name]
 
     @property
     def best_rate(self) -> float | None:

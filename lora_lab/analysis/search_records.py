@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lora_lab.analysis.method_records import Difference, OverSeeds, mean_of, sd_of
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Scored
 from lora_lab.specs import Number
 
 Fate = Literal["waiting", "finished", "diverged", "lost"]
@@ -70,7 +70,7 @@ class Confirmed(OverSeeds):
 
 
 @dataclass(frozen=True, slots=True)
-class SearchRecord:
+class SearchRecord(Scored):
     """A search: its points, its rungs as far as they have come, the best trials over further seeds, and what tells those apart.
 
     Args:
@@ -90,16 +90,6 @@ class SearchRecord:
     rungs_in_all: int
     confirmed: tuple[Confirmed, ...] = ()
     pairs: tuple[Difference, ...] = ()
-
-    @property
-    def metric(self) -> Metric:
-        """What trials are scored by."""
-        return METRICS[self.metric_name]
-
-    @property
-    def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
-        return self.metric.sign
 
     @property
     def is_settled(self) -> bool:

@@ -7,7 +7,7 @@ from statistics import fmean
 from lora_lab.analysis.base_records import Amplification
 from lora_lab.analysis.method_records import Difference, OverSeeds, Values
 from lora_lab.analysis.records import Overlap
-from lora_lab.metrics import METRICS, Metric
+from lora_lab.metrics import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +25,13 @@ class ScoreCell(OverSeeds):
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreTable:
+class ScoreTable(Scored):
     """Cells in the order of a table of the paper, every pair of them judged, and what the frozen base scores."""
 
     metric_name: str
     cells: tuple[ScoreCell, ...]
     pairs: tuple[Difference, ...]
     base: float | None
-
-    @property
-    def metric(self) -> Metric:
-        """What the scores are."""
-        return METRICS[self.metric_name]
 
     def cell(self, targets: str, r: int) -> ScoreCell | None:
         """That cell; None where it is not there."""
